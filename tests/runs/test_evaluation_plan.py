@@ -18,8 +18,9 @@ from fspo.methods.policies.summary import Summary
 from fspo.methods.policies.ttt import TestTimeTraining
 from fspo.modeling import logprobs
 from fspo.modeling.rendering import TokenizedEpisode
-from fspo.runs.config import load_config
-from fspo.runs.evaluation_plan import planned_evaluation, sentence
+from fspo.preferences.dataset import PreferenceDataset
+from fspo.runs.config import RunConfig, load_config
+from fspo.runs.evaluation_plan import PlannedEvaluation, planned_evaluation, sentence
 from tests.evaluation.helpers import CountingJudge
 from tests.methods.adaptation_worlds import counted_tokens
 from tests.training.helpers import small_dataset
@@ -50,6 +51,19 @@ def test_the_tokens_are_those_that_the_evaluation_reads_and_writes(
     assert planned.seconds() > 0
     judged = planned_evaluation(config, test, tiny_model_path, judged=True)
     assert judged is not None and judged.written > planned.written
+    left = _left(config, test, tmp_path / "out")
+    assert left.finished and "is finished" in sentence(left)
+    scores = tmp_path / "out" / "few-shot" / "margins.jsonl"
+    scores.write_text("".join(scores.read_text().splitlines(keepends=True)[:1]))
+    left = _left(config, test, tmp_path / "out")
+    assert 0 < left.read < planned.read and not left.written and "has left" in sentence(left)
+
+
+def _left(config: RunConfig, test: PreferenceDataset, out: Path, *, judged: bool = False) -> PlannedEvaluation:
+    """What a dry run says is left of an evaluation."""
+    planned = planned_evaluation(config, test, config.model, judged=judged, out=out)
+    assert planned is not None
+    return planned
 
 
 def test_the_answers_that_readers_choose_from_are_counted(tiny_model_path: Path, tmp_path: Path) -> None:
@@ -98,6 +112,7 @@ def test_the_adaptations_are_those_that_the_evaluation_makes(
     assert planned.learned == pytest.approx(read["learned"], rel=0.02)
     assert planned.read == pytest.approx(read["read"], rel=0.35)
     assert "ttt" in sentence(planned) and planned.seconds() > 0
+    assert _left(config, test, tmp_path / "out", judged=True).finished
 
 
 def _counting(work: Any, made: Counter[str], name: str) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, TypeVar
 
 from fspo.errors import DataError
 from fspo.evaluation.answering_stage import answered_trials
-from fspo.evaluation.config import BASE, EvaluationConfig
+from fspo.evaluation.config import BASE, REFERENCE, EvaluationConfig
 from fspo.evaluation.judges.win_rates import asked_prompts
 from fspo.evaluation.scoring.eval_episodes import Pass, Trial, build_trials
 from fspo.evaluation.scoring.logprob_scores import render_pass, scored_passes, varied_passes
 from fspo.evaluation.scoring.variations import Probe, build_probes
 from fspo.evaluation.scoring_stage import UNWRITTEN
+from fspo.files import log_lines
 from fspo.methods.adaptation import AdaptationWork
 from fspo.methods.table import METHODS, Method, MethodContext
 from fspo.preferences.dataset import PreferenceDataset
@@ -67,6 +68,13 @@ class PlannedEvaluation:
     """Answers that are written side by side."""
     adaptations: tuple[PlannedAdaptation, ...] = ()
     """Of methods that make something of a user's shots."""
+    begun: bool = False
+    """Whether an earlier call has done part of it, which is not counted."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left to be scored or answered."""
+        return not (self.read or self.learned or self.written)
 
     def seconds(self) -> float:
         """How long it takes on this machine, from one pass, a step on shots and a few answers of the base model.
@@ -109,7 +117,7 @@ class PlannedEvaluation:
 
 
 def planned_evaluation(
-    config: RunConfig, test: PreferenceDataset, model: str | Path, *, judged: bool
+    config: RunConfig, test: PreferenceDataset, model: str | Path, *, judged: bool, out: Path | None = None
 ) -> PlannedEvaluation | None:
     """The work of a run's evaluation, without that of judges and optional measures; None where nothing can be read.
 
@@ -118,6 +126,7 @@ def planned_evaluation(
         test: the test part.
         model: the folder of its model, whose tokenizer counts.
         judged: whether answers are judged; if not, only a few are drawn for people to read.
+        out: folder with what an earlier call has measured; None: everything is to be done.
     """
     rows, wanted = methods_of(config), config.evaluation
     rungs = {*_COLD, *(config.training[row.name].shots for row in rows if row.trains)}
@@ -125,32 +134,39 @@ def planned_evaluation(
     if not judged:
         wanted = wanted.for_reading()
     trials = build_trials(test, wanted)
-    counted = _Counted(wanted, _renderers(wanted, model), test, trials, judged)
+    counted = _Counted(wanted, _renderers(wanted, model), test, trials, judged, out)
     passes = {view: counted.passes(view) for view in _views(rows)}
     longest = max((one for found in passes.values() for one in found), key=lambda one: one.tokens, default=None)
     if longest is None:
         return None
     read = sum(one.tokens for found in passes.values() for one in found) * counted.scale
     read += sum(counted.varied_tokens(view) for view in passes)
+    logs = [f"{row.name}{side}/margins.jsonl" for row in rows for side in ("", REFERENCE)]
+    left = counted.left(len(passes) * len(trials), logs)
     prompts, written = counted.answers(rows, len(config.readers) + len(wanted.reward_models))
     adaptations = tuple(counted.adaptation(config, row) for row in rows if row.adaptation or row.writes_ahead)
     work = sum((one.work for one in adaptations if one.work), AdaptationWork())
-    written += sum(wanted.description_tokens * one.count for one in adaptations if METHODS[one.method].writes_ahead)
+    ahead = sum(one.count for one in adaptations if METHODS[one.method].writes_ahead)
+    written += left * wanted.description_tokens * ahead
     context = next((row.context for row in rows if row.context in ("shots", "both")), "none")
     batch = max(1, min(wanted.answer_batch, len(asked_prompts(trials, wanted))))
     return PlannedEvaluation(
-        config.model, wanted, read + prompts + work.read, work.learned, written, longest, counted.sample[0],
-        counted.renderers[context], batch, adaptations,
+        config.model, wanted, left * (read + work.read) + prompts, left * work.learned, written, longest,
+        counted.sample[0], counted.renderers[context], batch, adaptations, begun=left < 1,
     )  # fmt: skip
 
 
 def sentence(planned: PlannedEvaluation) -> str:
     """What the evaluation reads and writes, and about how long that takes here."""
+    if planned.finished:
+        return "The evaluation is finished, except for judgements and optional measures that are new."
     work = f"reads about {_rounded(planned.read):,} tokens and writes at most {_rounded(planned.written):,}"
     if planned.learned:
         work += f", and learns from {_rounded(planned.learned):,} to adapt to users"
     times = ", ".join(f"{one.method} {one.count:,} times" for one in planned.adaptations)
     often = f" Methods adapt to sets of shots: {times}." if times else ""
+    if planned.begun:
+        often = " This is what an earlier call has left to do."
     why = too_large(planned.model, planned.longest.tokens, 1, "evaluation takes")
     if why:
         return f"The evaluation {work}. {why}{often}"
@@ -172,6 +188,13 @@ class _Counted:
     test: PreferenceDataset
     trials: Sequence[Trial]
     judged: bool
+    out: Path | None
+    """Folder with what an earlier call has measured."""
+
+    def left(self, wanted: int, logs: Iterable[str]) -> float:
+        """The share of so many results that these logs do not have yet."""
+        done = sum(1 for log in logs for _ in log_lines(self.out / log)) if self.out is not None else 0
+        return max(0.0, 1 - done / wanted) if wanted else 0.0
 
     @property
     def sample(self) -> Sequence[Trial]:
@@ -255,10 +278,11 @@ class _Counted:
             return 0.0, 0.0
         read = written = 0.0
         asked = len(asked_prompts(self.answered, self.config))
-        if choosing and self.config.best_of:
-            read += self.config.best_of * self._prompt_tokens("none") * self.scale
-            read += choosing * asked * self.config.max_new_tokens
-            written += self.config.best_of * asked * self.config.max_new_tokens
+        if choosing and (drawn := self.config.best_of):
+            left = self.left(drawn * asked, (f"{BASE}/candidates-{number + 1}.jsonl" for number in range(drawn)))
+            read += left * drawn * self._prompt_tokens("none") * self.scale
+            read += left * choosing * asked * self.config.max_new_tokens
+            written += left * drawn * asked * self.config.max_new_tokens
         for row in rows:
             shown = row.reads_shots
             samplings = (
@@ -266,12 +290,13 @@ class _Counted:
                 if row.name != BASE
                 else ["plain"]
             )
-            streams = sum(2 if one == "guided" else 1 for one in samplings)
-            streams += len([k for k in self.config.answer_ladder if k < self.config.shots]) if shown else 0
-            read += streams * self._prompt_tokens(row.shown) * self.scale
+            few = len([k for k in self.config.answer_ladder if k < self.config.shots]) if shown else 0
+            streams = few + sum(2 if one == "guided" else 1 for one in samplings)
+            left = self.left((few + len(samplings)) * asked, [f"{row.name}/answers.jsonl"])
+            read += left * streams * self._prompt_tokens(row.shown) * self.scale
             # The base model reads every answer once more, to measure how fluent it is.
-            read += len(samplings) * asked * self.config.max_new_tokens
-            written += streams * asked * self.config.max_new_tokens
+            read += left * len(samplings) * asked * self.config.max_new_tokens
+            written += left * streams * asked * self.config.max_new_tokens
         return read, written
 
     def _prompt_tokens(self, context: str) -> int:

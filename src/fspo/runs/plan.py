@@ -48,7 +48,7 @@ def plan(folder: RunFolder, parts: Sequence[str], policy: Existing) -> list[str]
         said += [*template_lines(config), *warn_of_keys(config)]
     found = data_at_hand(folder, parts, policy)
     said += _trainings(folder, parts, found, again=policy is Existing.OVERWRITE)
-    said += _evaluation(folder, parts, found)
+    said += _evaluation(folder, parts, found, again=policy is Existing.OVERWRITE)
     goes_on = any(part != DATA for part in parts)  # to training or evaluation
     settings = {name: value for name, value in config.changed().items() if goes_on or name in _OF_DATA}
     shown = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, width=120)
@@ -64,8 +64,8 @@ def _parts(folder: RunFolder, parts: Sequence[str], policy: Existing) -> str:
     return "\n".join([f"Would make in {folder.path}:", *lines])
 
 
-def _evaluation(folder: RunFolder, parts: Sequence[str], found: _Data) -> Iterator[str]:
-    """What the evaluation costs, where data and model are there."""
+def _evaluation(folder: RunFolder, parts: Sequence[str], found: _Data, *, again: bool) -> Iterator[str]:
+    """What is left of the evaluation, and what that costs, where data and model are there."""
     config, model = folder.config, place_here(folder.config.model)
     if EVALUATION not in parts or found is None or model is None:
         return
@@ -80,7 +80,7 @@ def _evaluation(folder: RunFolder, parts: Sequence[str], found: _Data) -> Iterat
     judged = judge is not None or judges_by_language_model(config) or bool(config.evaluation.judges)
     quiet()
     use_free_threads(config)
-    planned = planned_evaluation(config, test, model, judged=judged)
+    planned = planned_evaluation(config, test, model, judged=judged, out=None if again else folder.evaluation)
     if planned is not None:
         yield sentence(planned)
 
