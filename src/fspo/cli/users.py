@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +11,7 @@ import typer
 from fspo.cli.options import add_verb, console, help_text
 from fspo.cli.store_options import NewStorePlace, StorePlace, UserName, opened
 from fspo.errors import ConfigError
-from fspo.printing import counted
+from fspo.printing import command, counted
 
 __all__ = ["add", "app", "consent", "delete", "export", "limit", "list_"]
 
@@ -60,7 +59,7 @@ def add(
     _check_rate(rate)
     with opened(store) as people:
         people.add_user(name, description=description, rate=rate)
-    console().print(f"Added {name}. Make a key with: fspo keys add {shlex.quote(name)}", markup=False)
+    console().print(f"Added {name}. Make a key with: {command('fspo', 'keys', 'add', name)}", markup=False)
 
 
 @add_verb(app, "list")
