@@ -44,7 +44,7 @@ import httpx2
 
 from fspo.files import write_json
 from fspo.preferences.types import Preference
-from fspo.serving.engine import GenerationRequest, Piece, Turn
+from fspo.serving.engine import EngineState, GenerationRequest, Piece, Turn
 from fspo.study.analysis.findings import StudyFindings, analyse
 from fspo.study.app import create_study_app
 from fspo.study.config import StudyConfig
@@ -129,6 +129,10 @@ class WrittenEngine:
 
     async def forget(self, owner: str) -> None:
         """It keeps nothing."""
+
+    async def state(self) -> EngineState:
+        """It always answers."""
+        return EngineState(True, "written")
 
     async def close(self) -> None:
         """Nothing is open."""

@@ -14,7 +14,7 @@ import uvicorn
 
 from fspo.errors import DataError, ModelError
 from fspo.preferences.types import Preference
-from fspo.serving.engine import GenerationRequest, Piece, Turn
+from fspo.serving.engine import EngineState, GenerationRequest, Piece, Turn
 
 
 class EchoEngine:
@@ -29,6 +29,7 @@ class EchoEngine:
         self.forgotten: list[str] = []
         self.cancelled = self.finished = 0
         self.closed = False
+        self.alive = True
 
     async def stream(self, request: GenerationRequest) -> AsyncIterator[Piece]:
         self.requests.append(request)
@@ -75,6 +76,9 @@ class EchoEngine:
 
     async def forget(self, owner: str) -> None:
         self.forgotten.append(owner)
+
+    async def state(self) -> EngineState:
+        return EngineState(self.alive, "echo")
 
     async def close(self) -> None:
         self.closed = True

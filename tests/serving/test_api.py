@@ -528,12 +528,38 @@ def test_limits_are_by_user(site: Site) -> None:
 def test_health_and_metrics_need_no_key_and_name_nobody(site: Site) -> None:
     site.client().chat.completions.create(model="fspo", messages=ask())
     root = site.url.removesuffix("/v1")
-    assert httpx2.get(f"{root}/health").json() == {"status": "ok"}
+    assert httpx2.get(f"{root}/health").json() == {
+        "status": "ok",
+        "store": "ok",
+        "engine": "ok",
+        "model": "echo",
+        "under_way": 0,
+        "waiting": 0,
+    }
     text = httpx2.get(f"{root}/metrics").text
     counted = re.search(r'fspo_requests_total\{route="/v1/chat/completions",status="200"\} (\d+)', text)
     assert counted is not None and int(counted[1]) >= 1
     assert 'fspo_tokens_total{kind="prompt",model="fspo"}' in text
     assert site.ann.id not in text and site.keys["ann"] not in text
+
+
+def test_health_says_what_can_not_answer(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    def breaks() -> None:
+        raise StorageError("The store can't be used: disk I/O error.")
+
+    health = f"{site.url.removesuffix('/v1')}/health"
+    body = {"model": "base", "messages": ask("never end"), "stream": True}
+    with site.http() as ann, ann.stream("POST", "/chat/completions", json=body):
+        assert httpx2.get(health).json()["under_way"] == 1
+    monkeypatch.setattr(site.engine, "alive", False)
+    dead = httpx2.get(health)
+    assert dead.status_code == 503
+    assert [dead.json()[part] for part in ("status", "store", "engine")] == ["unavailable", "ok", "unavailable"]
+    monkeypatch.undo()
+    monkeypatch.setattr(site.store, "check", breaks)
+    broken = httpx2.get(health)
+    assert broken.status_code == 503 and "disk" not in broken.text
+    assert [broken.json()[part] for part in ("status", "store", "engine")] == ["unavailable", "unavailable", "ok"]
 
 
 def test_an_answer_that_an_error_ends_is_not_counted_as_cancelled(site: Site) -> None:

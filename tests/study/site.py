@@ -16,7 +16,7 @@ from starlette.testclient import TestClient
 
 from fspo.errors import ModelError
 from fspo.preferences.types import Preference
-from fspo.serving.engine import GenerationRequest, Piece, Turn
+from fspo.serving.engine import EngineState, GenerationRequest, Piece, Turn
 from fspo.serving.ownership import Owner
 from fspo.study.app import create_study_app
 from fspo.study.config import StudyConfig
@@ -65,6 +65,9 @@ class ScriptedEngine:
 
     async def forget(self, owner: str) -> None:
         self.forgotten.append(owner)
+
+    async def state(self) -> EngineState:
+        return EngineState(not self.down, "scripted")
 
     async def close(self) -> None:
         self.closed = True

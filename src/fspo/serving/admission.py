@@ -25,6 +25,10 @@ class Admission:
         self._each, self._together = each, together
         self._under_way: Counter[str] = Counter()
 
+    def __len__(self) -> int:
+        """How many answers are under way."""
+        return self._under_way.total()
+
     def enter(self, owner: str) -> None:
         """Begin an answer; `leave` ends it.
 
@@ -34,7 +38,7 @@ class Admission:
         """
         if self._under_way[owner] >= self._each:
             raise TooManyAnswers(f"You have {self._each} answers under way; wait until one of them ends.")
-        if self._under_way.total() >= self._together:
+        if len(self) >= self._together:
             raise ServerFull("The server has too many answers under way; try again later.")
         self._under_way[owner] += 1
 

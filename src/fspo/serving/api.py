@@ -195,6 +195,20 @@ class WithdrawalView(BaseModel):
     policies_to_train_again: list[str]
 
 
+_Condition = Literal["ok", "unavailable"]
+
+
+class HealthView(BaseModel):
+    """Whether the server can answer."""
+
+    status: _Condition = Field(description="`ok` if the store and the engine are.")
+    store: _Condition
+    engine: _Condition
+    model: str
+    under_way: int = Field(description="Answers under way, of all users.")
+    waiting: int = Field(description="Those that the model has not begun; 0 if another server runs the model.")
+
+
 @dataclass(frozen=True)
 class Caller:
     """Whose key a request has."""
@@ -208,6 +222,8 @@ class _Parts:
     """What the routes work with."""
 
     store: Store
+    engine: Engine
+    admission: Admission
     answerer: Answerer
     forgetter: Forgetter
     questions: QuestionBank | None
@@ -312,7 +328,8 @@ def create_app(
     )
     admission = Admission(settings.most_answers, settings.most_answers_together)
     answerer = Answerer(store, engine, counters, forgetter, admission)
-    app.state.parts = _Parts(store, answerer, forgetter, questions, settings, RateLimits(settings.rate), counters)
+    rates = RateLimits(settings.rate)
+    app.state.parts = _Parts(store, engine, admission, answerer, forgetter, questions, settings, rates, counters)
     app.include_router(_open)
     app.include_router(_router)
     app.include_router(
@@ -325,11 +342,29 @@ def create_app(
     return app
 
 
-@_open.get("/health", responses={503: {"model": ErrorView, "description": "The store does not answer."}})
-def health(parts: Parts) -> dict[str, str]:
-    """Whether the server and its store answer."""
-    parts.store.check()
-    return {"status": "ok"}
+@_open.get("/health", responses={503: {"model": HealthView, "description": "Store or engine can't answer."}})
+async def health(parts: Parts, response: Response) -> HealthView:
+    """Whether the store and the engine can answer, and how much there is to do."""
+    engine, store = await parts.engine.state(), True
+    try:
+        await run_sync(parts.store.check)
+    except StorageError as error:
+        _LOG.error("The store does not answer: %s", error)
+        store = False
+    if not (store and engine.alive):
+        response.status_code = 503
+    return HealthView(
+        status=_condition(store and engine.alive),
+        store=_condition(store),
+        engine=_condition(engine.alive),
+        model=engine.model,
+        under_way=len(parts.admission),
+        waiting=engine.waiting,
+    )
+
+
+def _condition(fine: bool) -> _Condition:
+    return "ok" if fine else "unavailable"
 
 
 @_open.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})

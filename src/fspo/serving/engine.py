@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 
 from fspo.preferences.types import Preference
 
-__all__ = ["Engine", "GenerationRequest", "Piece", "Turn"]
+__all__ = ["Engine", "EngineState", "GenerationRequest", "Piece", "Turn"]
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,18 @@ class Piece:
     """Tokens of the prompt that did not have to be read again."""
 
 
+@dataclass(frozen=True)
+class EngineState:
+    """How an engine is; nothing of it is of a user."""
+
+    alive: bool
+    """Whether it can answer."""
+    model: str
+    """Name of the model, without a folder."""
+    waiting: int = 0
+    """Requests that the model has not begun to read; 0 where another server has the queue."""
+
+
 class Engine(Protocol):
     """Answers requests, many at once."""
 
@@ -89,6 +101,9 @@ class Engine(Protocol):
 
     async def forget(self, owner: str) -> None:
         """Drop all that is kept of the owner's shots."""
+
+    async def state(self) -> EngineState:
+        """How the engine is, without waiting for the model."""
 
     async def close(self) -> None:
         """End all requests, and give the memory back."""

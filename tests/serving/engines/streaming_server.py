@@ -35,6 +35,12 @@ class StreamingServer:
     gone: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when a client left before the end."""
     address: str = ""
+    looks: int = 0
+    """How often its models were asked for."""
+
+    async def models(self, _: web.Request) -> web.Response:
+        self.looks += 1
+        return web.Response(status=self.status)
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         self.bodies.append(await request.json())
@@ -63,6 +69,7 @@ async def streaming_server(**settings: Any) -> AsyncIterator[StreamingServer]:
     """Start the server in the loop that runs."""
     server = StreamingServer(**settings)
     application = web.Application()
+    application.router.add_get("/v1/models", server.models)
     application.router.add_post("/v1/chat/completions", server.answer)
     runner = web.AppRunner(application, handler_cancellation=True, shutdown_timeout=0.1)
     await runner.setup()

@@ -492,6 +492,7 @@ def test_closing_ends_what_is_under_way(policy: Policy) -> None:
             await task
         with pytest.raises(ModelError):
             await ask(engine, ANN)
+        assert not (await engine.state()).alive
         await engine.forget("ann")  # its end has dropped everything
         assert not len(engine._cache)
 
@@ -521,9 +522,11 @@ def test_an_error_of_the_thread_ends_the_answers_and_is_logged_without_its_value
         raise RuntimeError("velociraptor")
 
     async def work(engine: LocalEngine) -> None:
+        assert (await engine.state()).alive
         for _ in range(2):
             with pytest.raises(ModelError, match="closed"):
                 await asyncio.wait_for(ask(engine, REQUEST), 20)
+        assert not (await engine.state()).alive
 
     monkeypatch.setattr(lane.Lane, "work", broken)
     run(policy, work)

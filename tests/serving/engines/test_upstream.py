@@ -196,6 +196,33 @@ def test_what_goes_wrong_is_one_error_after_the_parts_that_came(
     run(failing, server)
 
 
+def test_a_server_is_alive_if_it_answers_and_is_not_asked_each_time() -> None:
+    async def look(server: StreamingServer, engine: UpstreamEngine) -> list[bool]:
+        found = []
+        for status in (200, 404, 401, 503, 200):
+            server.status = status
+            found += [(await engine.state()).alive, (await engine.state()).alive]
+            engine._next_look = 0.0
+        assert (await engine.state()).model == "fspo-adapter"
+        await engine.close()
+        return [*found, (await engine.state()).alive]
+
+    async def asked(server: StreamingServer, engine: UpstreamEngine) -> int:
+        await asyncio.gather(*(engine.state() for _ in range(9)))
+        return server.looks
+
+    async def away() -> bool:
+        engine = UpstreamEngine(EndpointConfig(base_url="http://127.0.0.1:9/v1", model="m"))
+        try:
+            return (await engine.state()).alive
+        finally:
+            await engine.close()
+
+    assert run(look, {}) == [True] * 4 + [False] * 4 + [True] * 2 + [False]
+    assert run(asked, {}) == 1
+    assert not asyncio.run(away())
+
+
 def test_a_server_that_is_silent_or_away_is_an_error() -> None:
     async def away() -> None:
         engine = UpstreamEngine(EndpointConfig(base_url="http://127.0.0.1:9/v1", model="m"))

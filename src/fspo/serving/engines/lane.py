@@ -143,6 +143,11 @@ class Lane:
         """How many requests are under way."""
         return len(self._waiting) + len(self._reading) + len(self._running)
 
+    @property
+    def waiting(self) -> int:
+        """How many requests are not begun."""
+        return len(self._waiting)
+
     def add(self, job: Job) -> None:
         """Let a request wait for its turn."""
         self._waiting.append(job)

@@ -15,6 +15,7 @@ from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 from fspo.errors import ConfigError, FspoError, ModelError
@@ -22,7 +23,7 @@ from fspo.modeling.policy import Policy
 from fspo.modeling.rendering import EpisodeRenderer, RenderedPrompt
 from fspo.preferences.sampling import shots_beside
 from fspo.preferences.types import Person, Preference, transcript
-from fspo.serving.engine import GenerationRequest, Piece, Turn
+from fspo.serving.engine import EngineState, GenerationRequest, Piece, Turn
 from fspo.serving.engines.description_cache import DescriptionCache
 from fspo.serving.engines.lane import Job, Lane
 from fspo.serving.engines.requests import as_prompt, check_length, check_request, within_reach
@@ -97,6 +98,7 @@ class LocalEngine:
         self._cache = TrunkCache(budget)
         self._bare = _as_conversation(policy.renderer)
         weights = policy.weights
+        self._model_name = Path(weights.base_name).name
         self._descriptions = DescriptionCache(lambda shots: policy.describe(Person(shots)))
         self._forgotten: Counter[str] = Counter()
         common = (self._cache, batch_size, self.times_forgotten)
@@ -180,6 +182,11 @@ class LocalEngine:
         if not self._closed:  # its end drops everything
             with suppress(ModelError):
                 await self._called(forget)
+
+    async def state(self) -> EngineState:
+        """See `Engine`."""
+        alive = self._thread.is_alive() and not self._closed
+        return EngineState(alive, self._model_name, self._personal.waiting + self._base.waiting)
 
     async def close(self) -> None:
         """See `Engine`."""

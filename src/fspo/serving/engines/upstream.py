@@ -15,6 +15,7 @@ import json
 import logging
 import secrets
 import sys
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ from fspo.modeling.layouts import conversation_messages
 from fspo.preferences.sampling import shots_beside
 from fspo.preferences.types import Preference, transcript
 from fspo.preferences.types import Turn as Message
-from fspo.serving.engine import GenerationRequest, Piece, Turn
+from fspo.serving.engine import EngineState, GenerationRequest, Piece, Turn
 from fspo.serving.engines.requests import as_prompt, check_length, check_request, within_reach
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ __all__ = ["UpstreamEngine"]
 _LOG = logging.getLogger(__name__)
 _CONNECTING = 10.0
 """Seconds to wait for a connection."""
+_LOOK_PAUSE, _LOOKING = 5.0, 2.0
+"""Seconds between two looks whether the server answers, and how long one may take."""
 _LONGEST_LINE = 2**20
 """Bytes of one event."""
 
@@ -108,6 +111,8 @@ class UpstreamEngine:
         self._forgotten: Counter[str] = Counter()
         self._session: aiohttp.ClientSession | None = None
         self._closed = False
+        self._looking = asyncio.Lock()
+        self._answers, self._next_look = False, 0.0
 
     async def stream(self, request: GenerationRequest) -> AsyncIterator[Piece]:
         """See `Engine`."""
@@ -158,6 +163,25 @@ class UpstreamEngine:
     async def forget(self, owner: str) -> None:
         """See `Engine`. The owner's salt changes, so that nothing in the server's cache serves them again."""
         self._forgotten[owner] += 1
+
+    async def state(self) -> EngineState:
+        """See `Engine`. The server is asked for its models, once in a few seconds however often this is called."""
+        async with self._looking:
+            if time.monotonic() >= self._next_look and not self._closed:
+                self._answers = await self._look()
+                self._next_look = time.monotonic() + _LOOK_PAUSE
+        return EngineState(self._answers and not self._closed, self._endpoint.model)
+
+    async def _look(self) -> bool:
+        """Whether the server answers and accepts the key; it need not have a list of models."""
+        import aiohttp
+
+        limit = aiohttp.ClientTimeout(total=_LOOKING)
+        try:
+            async with self._open().get(f"{self._address}/models", timeout=limit) as reply:
+                return reply.status < 500 and reply.status not in (401, 403)
+        except (TimeoutError, aiohttp.ClientError, ValueError):
+            return False
 
     async def close(self) -> None:
         """See `Engine`."""
