@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import re
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -18,6 +19,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from fspo.serving.counters import ACCESS_LOG, ObservingMiddleware, ServerCounters
 from fspo.serving.listening import bound, listen
 from fspo.serving.logged_errors import hide_values, outlined
 
@@ -32,7 +34,7 @@ def failing(text: str) -> None:
 
 
 @contextmanager
-def listening(app: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def listening(app: Any, monkeypatch: pytest.MonkeyPatch, **options: Any) -> Iterator[str]:
     """The address of an application that `listen` serves in a thread."""
     servers, addresses, ready = [], [], threading.Event()
 
@@ -47,7 +49,7 @@ def listening(app: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
     monkeypatch.setattr(uvicorn, "Server", Known)
     place = bound("127.0.0.1", 0)
-    thread = threading.Thread(target=lambda: listen(app, place, announce, path="/"))
+    thread = threading.Thread(target=lambda: listen(app, place, announce, path="/", **options))
     thread.start()
     try:
         assert ready.wait(20)
@@ -89,6 +91,20 @@ def test_an_error_at_the_end_of_an_application_is_logged_without_its_values(
     kind = "ExceptionGroup" if grouped else "ValueError"
     assert f"Exception in the application: {kind} at " in said and "serving/test_logged_errors.py:" in said
     assert SECRET not in said and "Traceback" not in said
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_the_access_log_is_written_where_it_is_wanted_and_quotes_no_request(
+    wanted: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    app = Starlette(routes=[Route("/", lambda _: Response())])
+    app.add_middleware(ObservingMiddleware, counters=ServerCounters())
+    with listening(app, monkeypatch, access_log=wanted) as address:
+        assert httpx2.get(f"{address}?q={SECRET}").status_code == 200
+    logging.getLogger(ACCESS_LOG).handlers.clear()  # its stream ends with this test
+    out, said = capsys.readouterr()
+    assert len(re.findall(r"[\d-]+ [\d:,]+ GET \S+ 200 \d+ ms [0-9a-f]{16}\n", said)) == wanted
+    assert SECRET not in said + out and "127.0.0.1" not in said + out
 
 
 def test_an_error_of_a_lost_task_is_logged_without_its_values(caplog: pytest.LogCaptureFixture) -> None:

@@ -100,6 +100,10 @@ def serve(
         float, typer.Option(min=0, max=2**20, help="GiB for what the model has read of the users' shots.")
     ] = 1.0,
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    access_log: Annotated[
+        bool,
+        typer.Option(help="Log each request: time, method, route, status, milliseconds and id, and nothing of users."),
+    ] = True,
     dry_run: DryRun = False,
 ) -> None:
     """Serve a policy: an application gets personalised answers when it changes its base URL.
@@ -162,7 +166,8 @@ def serve(
                 console().print(_demo_request(people, address), markup=False)
             console().print(f"Serving {name} on {address}; Ctrl-C ends.", markup=False)
 
-        listen(create_app(people, options.engine(), settings, questions=bank), place, announce)
+        site = create_app(people, options.engine(), settings, questions=bank)
+        listen(site, place, announce, access_log=access_log)
 
 
 def _endpoint(

@@ -35,7 +35,7 @@ from fspo.serving.bodies import (
     prompt_turns,
     request_turns,
 )
-from fspo.serving.counters import CountingMiddleware, ServerCounters
+from fspo.serving.counters import ObservingMiddleware, ServerCounters
 from fspo.serving.engine import Engine, Piece
 from fspo.serving.feedback import Origin
 from fspo.serving.forgetting import Forgetter, keep_erasing
@@ -338,7 +338,7 @@ def create_app(
     add_error_handlers(app)
     app.add_middleware(_BodyLimit, most=settings.most_bytes)
     app.add_middleware(_RequestLimit, most=settings.most_requests)
-    app.add_middleware(CountingMiddleware, counters=counters)
+    app.add_middleware(ObservingMiddleware, counters=counters)
     return app
 
 

@@ -16,6 +16,7 @@ from fspo.errors import DataError, FspoError, ModelError, StorageError
 from fspo.files import to_json
 from fspo.serving.admission import ServerFull, TooManyAnswers
 from fspo.serving.connection import StoreBusy, StoreFull
+from fspo.serving.counters import REQUEST_ID
 from fspo.serving.logged_errors import outlined
 from fspo.serving.store import UnknownOwner
 
@@ -126,10 +127,12 @@ def why(error: BaseException) -> str:
 def add_error_handlers(app: FastAPI) -> None:
     """Give every error of the application OpenAI's form."""
 
-    async def known(_: Request, error: Exception) -> Response:
+    async def known(request: Request, error: Exception) -> Response:
         shown = api_error(error)
         if shown.status >= 500:
-            _LOG.error("A request failed with status %d: %s", shown.status, why(error))
+            name = request.state.request_id
+            _LOG.error("The request %s failed with status %d: %s", name, shown.status, why(error))
+            shown.headers[REQUEST_ID] = name
         return error_response(shown)
 
     async def invalid(_: Request, error: Exception) -> Response:

@@ -1,14 +1,24 @@
-"""Counters of the server for Prometheus; no label names a user."""
+"""Counters of the server for Prometheus, and its access log; neither names a user, nor holds what one sends."""
 
 from __future__ import annotations
 
+import logging
+import secrets
 import time
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from starlette.datastructures import MutableHeaders
 
-__all__ = ["CountingMiddleware", "ServerCounters"]
+__all__ = ["ACCESS_LOG", "REQUEST_ID", "ObservingMiddleware", "ServerCounters"]
 
+ACCESS_LOG = "fspo.access"
+"""The logger that gets a line on every request, at the level INFO."""
+REQUEST_ID = "x-request-id"
+"""The header of a response that has the id of its request, as in the log."""
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+"""Any other word of a client is not logged."""
+_LOG = logging.getLogger(ACCESS_LOG)
 _NO_ANSWER = 499
 """Status of a request whose client left before the answer."""
 
@@ -34,11 +44,11 @@ class ServerCounters:
         return generate_latest(self.registry)
 
 
-class CountingMiddleware:
-    """Counts the requests of an ASGI application by the pattern of their route."""
+class ObservingMiddleware:
+    """Counts and logs the requests of an ASGI application by the pattern of their route, and gives each an id."""
 
     def __init__(self, app: Any, counters: ServerCounters) -> None:
-        """Count what `app` answers."""
+        """Observe what `app` answers."""
         self._app, self._counters = app, counters
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -46,12 +56,14 @@ class CountingMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        status, start = _NO_ANSWER, time.perf_counter()
+        status, start, name = _NO_ANSWER, time.perf_counter(), secrets.token_hex(8)
+        scope.setdefault("state", {})["request_id"] = name
 
         async def noting(message: Any) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                MutableHeaders(scope=message)[REQUEST_ID] = name
             await send(message)
 
         self._counters.under_way.inc()
@@ -62,7 +74,9 @@ class CountingMiddleware:
                 status = 500  # the server around this one answers so
             raise
         finally:
-            route = getattr(scope.get("route"), "path", "unknown")
+            route, seconds = getattr(scope.get("route"), "path", "unknown"), time.perf_counter() - start
             self._counters.under_way.dec()
             self._counters.requests.labels(route, str(status)).inc()
-            self._counters.seconds.labels(route).observe(time.perf_counter() - start)
+            self._counters.seconds.labels(route).observe(seconds)
+            method = scope["method"] if scope["method"] in _METHODS else "OTHER"
+            _LOG.info("%s %s %d %.0f ms %s", method, route, status, 1000 * seconds, name)

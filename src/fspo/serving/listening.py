@@ -10,11 +10,15 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from copy import deepcopy
+from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
+from uvicorn.config import LOGGING_CONFIG
 
 from fspo.errors import ConfigError
+from fspo.serving.counters import ACCESS_LOG
 from fspo.serving.logged_errors import hide_values
 
 __all__ = ["bound", "listen"]
@@ -50,7 +54,14 @@ def bound(host: str, port: int) -> socket.socket:
     return place
 
 
-def listen(app: Starlette, place: socket.socket, announce: Callable[[str], None], *, path: str = "/v1") -> None:
+def listen(
+    app: Starlette,
+    place: socket.socket,
+    announce: Callable[[str], None],
+    *,
+    path: str = "/v1",
+    access_log: bool = False,
+) -> None:
     """Serve the application until SIGINT or SIGTERM, which let the requests under way finish.
 
     Args:
@@ -58,14 +69,16 @@ def listen(app: Starlette, place: socket.socket, announce: Callable[[str], None]
         place: of `bound`.
         announce: is called with the address, such as http://127.0.0.1:8000/v1, once connections are taken.
         path: the end of that address.
+        access_log: whether the application's access log goes to stderr.
 
     Raises:
         ConfigError: another program listens there since `bound`.
     """
     settings = uvicorn.Config(
         app,
+        log_config=_log_config(access_log),
         log_level="warning",
-        access_log=False,
+        access_log=False,  # uvicorn's own, with addresses and queries of people
         timeout_graceful_shutdown=_GRACE,
         limit_concurrency=_allow_connections(),
     )
@@ -81,6 +94,15 @@ def listen(app: Starlette, place: socket.socket, announce: Callable[[str], None]
         announce(f"http://{name}:{port}{path}")
         with suppress(KeyboardInterrupt):
             server.run(sockets=[place])
+
+
+def _log_config(access_log: bool) -> dict[str, Any]:
+    """Uvicorn's settings of the standard library's logging, and those of the access log."""
+    config = deepcopy(LOGGING_CONFIG)
+    config["formatters"]["requests"] = {"format": "%(asctime)s %(message)s"}
+    config["handlers"]["requests"] = config["handlers"]["default"] | {"formatter": "requests"}
+    config["loggers"][ACCESS_LOG] = {"handlers": ["requests"] if access_log else [], "level": "INFO"}
+    return config
 
 
 def _allow_connections() -> int:
