@@ -42,6 +42,7 @@ def test_a_dry_run_loads_the_policy_and_the_store(speaking_model_path: Path, tmp
     file.write_text("not a store")
     wrong = [
         (["--rate", "often"], 2),
+        (["--request-rate", "often"], 2),
         (["--policy", str(tmp_path)], 1),
         (["--guidance", "nan"], 2),
         (["--guidance", "inf"], 2),

@@ -34,7 +34,7 @@ def test_a_signal_ends_the_server_and_no_acknowledged_preference_is_lost(
     speaking_model_path: Path, tmp_path: Path
 ) -> None:
     acknowledged: list[str] = []
-    with serving(tmp_path, "--policy", speaking_model_path, "--rate", "100000/minute") as (program, address):
+    with serving(tmp_path, "--policy", speaking_model_path, "--request-rate", "100000/minute") as (program, address):
         ann = client(tmp_path, address)
 
         def add() -> None:

@@ -17,6 +17,7 @@ from typing import Any
 import httpx2
 import openai
 import pytest
+from starlette.testclient import TestClient
 
 from fspo.errors import StorageError
 from fspo.preferences.types import Turn
@@ -516,13 +517,21 @@ def test_a_user_who_withdraws_is_gone(site: Site) -> None:
     assert b"MARK OF ANN" not in b"".join(path.read_bytes() for path in folder.iterdir())
 
 
-def test_limits_are_by_user(site: Site) -> None:
-    site.store.change_account(site.ann, rate="2/hour")
-    with site.http() as ann, site.http("bob") as bob:
-        assert [ann.get("/me").status_code for _ in range(3)] == [200, 200, 429]
-        refused = ann.get("/me")
-        assert refused.json()["error"]["code"] == "rate_limit_exceeded" and int(refused.headers["retry-after"]) > 60
-        assert bob.get("/me").status_code == 200
+def test_limits_are_by_user_and_those_of_answers_are_their_own(sqlite_store: Store) -> None:
+    chat = {"model": "base", "messages": ask()}
+    keys = {}
+    for name, rate in (("ann", "3/hour"), ("bob", "")):
+        sqlite_store.add_user(name, rate=rate)
+        keys[name] = sqlite_store.add_key(sqlite_store.user_named(name)).key
+    app = create_app(sqlite_store, EchoEngine(), ServerSettings(rate="1/hour", request_rate="2/hour"))
+    with TestClient(app) as http:
+        for name, answers in (("ann", 3), ("bob", 1)):
+            http.headers["authorization"] = f"Bearer {keys[name]}"
+            assert [http.get(f"/v1/{path}").status_code for path in ("me", "preferences", "models")] == [200, 200, 429]
+            sent = [http.post("/v1/chat/completions", json=chat).status_code for _ in range(answers + 1)]
+            assert sent == [200] * answers + [429]
+            refused = http.post("/v1/responses", json={"model": "fspo", "input": "Hello"})
+            assert refused.json()["error"]["code"] == "rate_limit_exceeded" and int(refused.headers["retry-after"]) > 60
 
 
 def test_health_and_metrics_need_no_key_and_name_nobody(site: Site) -> None:

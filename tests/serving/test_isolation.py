@@ -18,6 +18,7 @@ from fspo.serving.store import Store
 from tests.serving.echo import EchoEngine
 
 USERS = ("ann", "bob")
+_NO_LIMITS = ServerSettings(rate="", request_rate="")
 user = st.sampled_from(USERS)
 
 
@@ -28,7 +29,7 @@ class TwoUsers(RuleBasedStateMachine):
         super().__init__()
         self.folder = tempfile.TemporaryDirectory()
         self.store, self.engine = Store.open(Path(self.folder.name)), EchoEngine()
-        self.http = TestClient(create_app(self.store, self.engine, ServerSettings(rate="100000/minute")))
+        self.http = TestClient(create_app(self.store, self.engine, _NO_LIMITS))
         self.mine: dict[str, dict[str, str]] = {name: {} for name in USERS}
         self.keys: dict[str, str] = {}
         self.count = 0
@@ -145,7 +146,7 @@ TestTwoUsers.settings = settings(max_examples=12, stateful_step_count=15, deadli
 def test_every_route_answers_any_input_as_its_description_says(sqlite_store: Store) -> None:
     sqlite_store.add_user("ann")
     key = sqlite_store.add_key(sqlite_store.user_named("ann")).key
-    app = create_app(sqlite_store, EchoEngine(), ServerSettings(rate="100000/minute"))
+    app = create_app(sqlite_store, EchoEngine(), _NO_LIMITS)
     routes = []
     for found in schemathesis.openapi.from_asgi("/v1/openapi.json", app).get_all_operations():
         route = found.ok()

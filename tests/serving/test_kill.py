@@ -14,7 +14,7 @@ from tests.serving.program import serving
 _WRITERS = 4
 _ENOUGH = 60
 """Acknowledged preferences before the kill."""
-_NO_MODEL = ("--upstream", "http://127.0.0.1:1/v1", "--model", "none", "--rate", "100000/minute")
+_NO_MODEL = ("--upstream", "http://127.0.0.1:1/v1", "--model", "none", "--request-rate", "100000/minute")
 
 
 def test_a_kill_under_load_loses_no_acknowledged_preference(place: str | Path, tmp_path: Path) -> None:

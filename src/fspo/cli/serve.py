@@ -82,7 +82,13 @@ def serve(
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8000,
-    rate: Annotated[str, typer.Option(help="Limit of requests of a user without their own.")] = "60/minute",
+    rate: Annotated[
+        str, typer.Option(help="Limit of answers of a user without their own (`fspo users limit`).")
+    ] = "120/minute",
+    request_rate: Annotated[
+        str,
+        typer.Option(help="Limit of all other requests of a user: preferences, feedback, questions, and the account."),
+    ] = "600/minute",
     max_tokens: Annotated[int, typer.Option(min=1, help="Maximum length of an answer, in tokens, by default.")] = 512,
     shots: Annotated[
         int | None,
@@ -142,7 +148,8 @@ def serve(
         from fspo.serving.rates import parse_rate
 
         place = held.enter_context(bound(host, port))
-        parse_rate(rate)
+        for limit in (rate, request_rate):
+            parse_rate(limit)
         kept = store or (None if demo else "fspo-store")
         state = look_at_store(kept) if dry_run and kept is not None else None
         people = None if dry_run else held.enter_context(_store(kept))
@@ -159,7 +166,9 @@ def serve(
             for line in _plan(f"{name} on http://{host}:{port}/v1", endpoint, model, kept, state):
                 console().print(line, markup=False)
             return
-        settings = ServerSettings(rate=rate, max_tokens=max_tokens, most_tokens=max(max_tokens, 4096))
+        settings = ServerSettings(
+            rate=rate, request_rate=request_rate, max_tokens=max_tokens, most_tokens=max(max_tokens, 4096)
+        )
 
         def announce(address: str) -> None:
             if demo:

@@ -36,7 +36,7 @@ _TABLES = {
 """A table of the store -> what a deletion calls its rows."""
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, help=help_text(_HELP))
 Rate = Annotated[
-    str, typer.Option("--rate", help="Limit of requests, such as 60/minute or '5/second;1000/day'; '': the server's.")
+    str, typer.Option("--rate", help="Limit of answers, such as 60/minute or '5/second;1000/day'; '': the server's.")
 ]
 
 
@@ -85,7 +85,7 @@ def list_(store: StorePlace = "fspo-store") -> None:
 
 @add_verb(app, "limit")
 def limit(user: UserName, rate: Rate, store: StorePlace = "fspo-store") -> None:
-    """Set how many requests a user may send.
+    """Set how many answers a user may get.
 
     Examples:
       fspo users limit ann --rate 10/minute

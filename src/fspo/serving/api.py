@@ -58,8 +58,10 @@ _LOG = logging.getLogger(__name__)
 class ServerSettings:
     """Limits of a server."""
 
-    rate: str = "60/minute"
-    """Requests of a user; see `parse_rate`. An administrator may set another limit for a user."""
+    rate: str = "120/minute"
+    """Answers of a user; see `parse_rate`. An administrator may set another limit for a user."""
+    request_rate: str = "600/minute"
+    """All other requests of a user."""
     max_tokens: int = 512
     """Maximum length of an answer where the request does not say it, in tokens."""
     most_tokens: int = 4096
@@ -228,7 +230,8 @@ class _Parts:
     forgetter: Forgetter
     questions: QuestionBank | None
     settings: ServerSettings
-    rates: RateLimits
+    answer_rates: RateLimits
+    request_rates: RateLimits
     counters: ServerCounters
 
 
@@ -241,23 +244,40 @@ def _parts(request: Request) -> _Parts:
 
 
 Parts = Annotated[_Parts, Depends(_parts)]
+Sent = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
 
 
-def _caller(parts: Parts, sent: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]) -> Caller:
+def _asking(parts: Parts, sent: Sent) -> Caller:
+    """Who asks for an answer; raises an error if it is one too many."""
+    caller = _caller(parts, sent)
+    _check_wait(parts.answer_rates.wait(caller.owner, caller.account.rate))
+    return caller
+
+
+def _known(parts: Parts, sent: Sent) -> Caller:
+    """Who asks for something cheaper than an answer, with a limit of its own."""
+    caller = _caller(parts, sent)
+    _check_wait(parts.request_rates.wait(caller.owner))
+    return caller
+
+
+def _caller(parts: _Parts, sent: HTTPAuthorizationCredentials | None) -> Caller:
     """The owner of the key, and nothing else in the request, says whose data are used."""
     owner = parts.store.authenticate(sent.credentials) if sent is not None else None
     if owner is None:
         code = "invalid_api_key" if sent is not None else "missing_api_key"
         raise ApiError(401, "The key is not valid." if sent else "Send a key: Authorization: Bearer KEY.", code)
-    account = parts.store.account(owner)
-    wait = parts.rates.wait(owner, account.rate)
+    return Caller(owner, parts.store.account(owner))
+
+
+def _check_wait(wait: float) -> None:
     if wait:
         headers = {"retry-after": str(int(wait + 0.999))}
         raise ApiError(429, f"Too many requests; try again in {wait:.0f} s.", "rate_limit_exceeded", headers=headers)
-    return Caller(owner, account)
 
 
-Known = Annotated[Caller, Depends(_caller)]
+Asking = Annotated[Caller, Depends(_asking)]
+Known = Annotated[Caller, Depends(_known)]
 _ID = r"^[a-z]+_[0-9a-f]{24}$"
 
 
@@ -302,7 +322,7 @@ def create_app(
         questions: what the users may be asked; None: nothing.
 
     Raises:
-        ConfigError: the limit of requests is invalid.
+        ConfigError: a limit of answers or requests is invalid.
     """
     settings, counters = settings or ServerSettings(), ServerCounters()
     forgetter = Forgetter(store, engine.forget, seconds=settings.look_seconds)
@@ -328,8 +348,18 @@ def create_app(
     )
     admission = Admission(settings.most_answers, settings.most_answers_together)
     answerer = Answerer(store, engine, counters, forgetter, admission)
-    rates = RateLimits(settings.rate)
-    app.state.parts = _Parts(store, engine, admission, answerer, forgetter, questions, settings, rates, counters)
+    app.state.parts = _Parts(
+        store=store,
+        engine=engine,
+        admission=admission,
+        answerer=answerer,
+        forgetter=forgetter,
+        questions=questions,
+        settings=settings,
+        answer_rates=RateLimits(settings.rate),
+        request_rates=RateLimits(settings.request_rate),
+        counters=counters,
+    )
     app.include_router(_open)
     app.include_router(_router)
     app.include_router(
@@ -398,7 +428,7 @@ _STREAM: dict[int | str, dict[str, Any]] = {200: {"content": {"application/json"
 
 
 @_router.post("/chat/completions", response_class=JSONResponse, responses=_STREAM)
-async def chat(body: ChatBody, request: Request, parts: Parts, caller: Known) -> Response:
+async def chat(body: ChatBody, request: Request, parts: Parts, caller: Asking) -> Response:
     """Answer a conversation; with `stream`, as server-sent events."""
     tokens = _tokens(parts, max_completion_tokens=body.max_completion_tokens, max_tokens=body.max_tokens)
     sampling = Sampling(tokens, body.temperature, body.top_p, body.stops, body.seed)
@@ -417,7 +447,7 @@ async def chat(body: ChatBody, request: Request, parts: Parts, caller: Known) ->
 
 
 @_router.post("/responses", response_class=JSONResponse, responses=_STREAM)
-async def respond(body: ResponsesBody, request: Request, parts: Parts, caller: Known) -> Response:
+async def respond(body: ResponsesBody, request: Request, parts: Parts, caller: Asking) -> Response:
     """Answer a text or a conversation; with `stream`, as server-sent events."""
     sampling = Sampling(_tokens(parts, max_output_tokens=body.max_output_tokens), body.temperature, body.top_p)
     turns, show = request_turns(body.messages), body.fspo.shots

@@ -43,7 +43,7 @@ class RateLimits:
         self._lock = threading.Lock()
         self._limiter = MovingWindowRateLimiter(MemoryStorage())
 
-    def wait(self, owner: Owner, own: str) -> float:
+    def wait(self, owner: Owner, own: str = "") -> float:
         """Count a request; return 0, or the seconds to wait where it is one too many.
 
         Args:

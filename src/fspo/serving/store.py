@@ -105,7 +105,7 @@ class Account:
     allow_training: bool
     """Whether a policy may be trained on the preferences and the description."""
     rate: str
-    """Limit of requests, such as `60/minute`; empty: the server's."""
+    """Limit of answers, such as `60/minute`; empty: the server's."""
     created: int
     preferences: int = 0
     """How many there are."""
@@ -220,7 +220,7 @@ class Store:
         """
         if not name.strip() or len(name) > 200 or not name.isprintable():
             raise DataError("A user's name has between 1 and 200 characters, on one line.")
-        _check_length("limit of requests", rate, _LONGEST_RATE)
+        _check_length("limit of answers", rate, _LONGEST_RATE)
         check_description(description)
         row = user_row(name, description=description, rate=rate)
         try:
@@ -297,7 +297,7 @@ class Store:
             "allow_training": allow_training,
             "rate": rate,
         }
-        _check_length("limit of requests", rate or "", _LONGEST_RATE)
+        _check_length("limit of answers", rate or "", _LONGEST_RATE)
         check_description(description or "")
         with self._write(owner) as session:
             row = session.scalars(select(UserRow)).one()
