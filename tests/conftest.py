@@ -19,7 +19,11 @@ import pytest
 from filelock import FileLock
 from hypothesis import HealthCheck, settings
 
+from tests.unsynced import unsync
+
 TESTS = Path(__file__).parent
+
+unsync()
 
 settings.register_profile(
     "fspo",

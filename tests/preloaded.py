@@ -36,6 +36,7 @@ from typing import IO, NoReturn
 import numpy
 
 import fspo
+from tests.unsynced import unsync
 
 __all__ = ["Program", "forking", "run", "start"]
 
@@ -317,6 +318,7 @@ if __name__ == "__main__":
     if os.fork():  # it goes on after the worker that has started it
         os._exit(0)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that wait for programs
+    unsync()
     _preload(_NO_HUB)
     (module, *sys.argv[1:]), environment, folder, _ = _serve(socket.socket(fileno=os.dup(0)))
     os.environ.clear()
