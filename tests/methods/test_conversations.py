@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fspo.errors import DataError
+from fspo.judging.verdicts import Preferred
 from fspo.methods.conversations import (
     Conversation,
     ScriptedUsers,
@@ -41,6 +44,22 @@ def test_an_answer_that_teaches_nothing_reveals_the_data(answer: str) -> None:
 
 def test_without_a_judge_no_answer_is_liked_better() -> None:
     assert revealed(None, ANN, QUESTION, "Yes, 2!") == Preference("ann", "Is it good?", "Yes, 1!", "Yes, 2!")
+
+
+def test_of_a_user_for_whom_the_judge_can_not_judge_no_answer_is_liked_better() -> None:
+    class LikesYesOfSome(LikesYes):
+        def has_weights(self, user: User, prompt: str) -> bool:
+            return user != ANN
+
+        def compare(self, user: User, prompt: str, first: str, second: str) -> Preferred:
+            if not self.has_weights(user, prompt):
+                raise DataError("There are no weights for this user.")
+            return super().compare(user, prompt, first, second)
+
+    bad = Preference("ann", "Is it good?", "No, not 1.", "Never.")
+    assert revealed(LikesYesOfSome(), ANN, bad, "Yes, 2!") == replace(bad, rejected="Yes, 2!")
+    bob = User("bob")
+    assert revealed(LikesYesOfSome(), bob, replace(bad, user="bob"), "Yes, 2!").chosen == "Yes, 2!"
 
 
 def test_what_is_said_is_seen_from_the_next_turn_on() -> None:

@@ -79,6 +79,15 @@ def test_the_same_settings_go_on(tmp_path: Path) -> None:
     assert [file.read_text() for file in files] == ["kept"] * 3
 
 
+@pytest.mark.parametrize("name", [row.name for row in METHODS.values() if row.trains])
+def test_every_training_goes_on(tmp_path: Path, name: str) -> None:
+    run = folder(tmp_path, methods=["base", name])
+    make(run, method_part(name))
+    (file,) = keep(run, method_part(name))
+    make(folder(tmp_path, methods=["base", name]), method_part(name))
+    assert file.read_text() == "kept"
+
+
 def test_each_part_keeps_the_versions_it_was_begun_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def noted() -> dict[str, object]:
         made = json.loads((tmp_path / "run/settings.json").read_text())

@@ -25,7 +25,7 @@ from fspo.evaluation.scoring.eval_episodes import pick_users, texts_of
 from fspo.evaluation.scoring.weights import LoadableModel
 from fspo.evaluation.statistics.intervals import Estimate, clustered_mean
 from fspo.identity import digest
-from fspo.judging.judge import Judge, JudgeOfSome
+from fspo.judging.judge import can_judge
 from fspo.llm.endpoint_config import need_client
 from fspo.methods.conversations import (
     HIGHEST,
@@ -40,9 +40,8 @@ from fspo.methods.conversations import (
 )
 from fspo.methods.played_users import PlayedUsers, wording_of_prompts
 from fspo.methods.table import METHODS
-from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.sampling import EpisodeSampler
-from fspo.preferences.types import Preference, Turn, transcript
+from fspo.preferences.types import Turn, transcript
 from fspo.records import KeyedLog, write_records
 
 __all__ = ["Conversations"]
@@ -243,7 +242,7 @@ class Conversations(OptionalMeasure):
         trials = {
             trial.user
             for trial in evaluation.trials
-            if judge is None or _judges_for(judge, trial.own.queries[0], dataset)
+            if can_judge(judge, dataset.users[trial.user], trial.own.queries[0].prompt)
         }
         users = [user.id for user in pick_users(dataset, settings.users, seed, trials)]
         try:
@@ -323,10 +322,6 @@ def _counted(reasons: Mapping[str, int]) -> str:
     """How many there are, and why."""
     why = ", ".join(f"{reason} {count:,}" for reason, count in reasons.items())
     return f"{sum(reasons.values()):,}" + (f" ({why})" if why else "")
-
-
-def _judges_for(judge: Judge, row: Preference, dataset: PreferenceDataset) -> bool:
-    return not isinstance(judge, JudgeOfSome) or judge.has_weights(dataset.users[row.user], row.prompt)
 
 
 def _digest(*parts: object) -> str:

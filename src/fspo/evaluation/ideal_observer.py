@@ -20,7 +20,7 @@ from fspo.evaluation.scoring.eval_episodes import Item, Pass, Trial
 from fspo.evaluation.scoring.variations import OTHER_TOPICS, wrong_labels
 from fspo.judging.by_topic import OWN, TopicJudge
 from fspo.judging.declared import DeclaredJudge
-from fspo.judging.judge import AttributeJudge, Judge, JudgeOfSome, TextUtility
+from fspo.judging.judge import AttributeJudge, Judge, TextUtility, can_judge
 from fspo.judging.observer import Observer, prior_of
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.types import User
@@ -191,7 +191,7 @@ class Regrets:
         liked, lost = {}, {}
         for item, prompt, text in drawn:
             user = self._users[item[0]]
-            if isinstance(judge, JudgeOfSome) and not judge.has_weights(user, prompt):
+            if not can_judge(judge, user, prompt):
                 continue
             liked[item] = judge.utility(user, text, prompt)
             lost[item] = max(judge.utility(user, other, prompt) for other in self._responses[prompt]) - liked[item]

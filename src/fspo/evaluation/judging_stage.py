@@ -20,7 +20,7 @@ from fspo.evaluation.metrics.records import counts
 from fspo.evaluation.metrics.table import Column, Table
 from fspo.evaluation.scoring.eval_episodes import Item
 from fspo.evaluation.statistics.intervals import Estimate, clustered_mean
-from fspo.judging.judge import Judge, JudgeOfSome
+from fspo.judging.judge import Judge, can_judge
 from fspo.judging.pairwise import PairwiseJudge
 from fspo.preferences.types import User
 from fspo.progress import Progress, Silent
@@ -159,9 +159,7 @@ class JudgingStage:
 
     def _weighable(self, judge: Judge, answers: Sequence[Answer]) -> Sequence[Answer]:
         """The answers of the users that the judge can judge for."""
-        if not isinstance(judge, JudgeOfSome):
-            return answers
-        return [answer for answer in answers if judge.has_weights(self.users[answer.user], answer.prompt)]
+        return [answer for answer in answers if can_judge(judge, self.users[answer.user], answer.prompt)]
 
     def _alike(self, answers: Answers) -> tuple[Answers, Answers]:
         """The answers that are matched, and all of them in the form that these were matched in."""

@@ -27,6 +27,7 @@ __all__ = [
     "LabelledBy",
     "Scale",
     "TextUtility",
+    "can_judge",
     "constant_attributes",
     "scales_of",
 ]
@@ -82,6 +83,11 @@ class JudgeOfSome(Protocol):
 
     def has_weights(self, user: User, prompt: str) -> bool:
         """Whether it can judge for `user`; for any other it would only find ties, or guess."""
+
+
+def can_judge(judge: object, user: User, prompt: str) -> bool:
+    """Whether a judge can judge for `user`: any but a `JudgeOfSome` can judge for all users."""
+    return not isinstance(judge, JudgeOfSome) or judge.has_weights(user, prompt)
 
 
 @runtime_checkable

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 from fspo.errors import DataError
-from fspo.judging.judge import Judge
+from fspo.judging.judge import Judge, can_judge
 from fspo.judging.verdicts import SCORES
 from fspo.preferences.types import Preference, Turn, User
 
@@ -90,12 +90,13 @@ def revealed(judge: Judge | None, user: User, question: Preference, answer: str)
 
     If they like the answer better than their own response in the data, it is the answer over the other response;
     otherwise it is their own response over the answer. An answer without text, or equal to one of the two, teaches
-    nothing beside the data's own preference. Without a judge nobody likes an answer better.
+    nothing beside the data's own preference. Without a judge who can judge for the user, no answer is liked better.
     """
     text = answer.strip()
     if not text or text in (question.chosen.strip(), question.rejected.strip()):
         return question
-    if judge is not None and judge.compare(user, question.prompt, answer, question.chosen) == "first":
+    able = judge is not None and can_judge(judge, user, question.prompt)
+    if able and judge.compare(user, question.prompt, answer, question.chosen) == "first":
         return replace(question, chosen=answer)
     return replace(question, rejected=answer)
 

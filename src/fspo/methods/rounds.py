@@ -20,7 +20,7 @@ import torch
 
 from fspo.errors import ConfigError, DataError, FspoError, TrainingError
 from fspo.files import read_json, read_jsonl, to_json, write_json, write_text
-from fspo.judging.judge import Judge, JudgeOfSome
+from fspo.judging.judge import Judge, can_judge
 from fspo.judging.verdicts import SCORES
 from fspo.methods.method import Job
 from fspo.methods.round_settings import RoundSettings
@@ -554,8 +554,7 @@ class _Setup:
         return [
             SCORES[judge.compare(people[query.user], query.prompt, text, other)]
             for query, text, other in zip(queries, texts, others, strict=True)
-            if judge is not None
-            and (not isinstance(judge, JudgeOfSome) or judge.has_weights(people[query.user], query.prompt))
+            if judge is not None and can_judge(judge, people[query.user], query.prompt)
         ]
 
 

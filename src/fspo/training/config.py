@@ -308,7 +308,8 @@ class TrainingConfig(BaseModel):
     @classmethod
     def usual(cls) -> dict[str, Any]:
         """What the settings were of a training that does not have them on record, in the form of `identity`."""
-        return {**cls().identity(), "layout": EARLIER_LAYOUT}
+        defaults = cls.model_construct()  # of some methods they are valid only with those of the method
+        return {**defaults.identity(), "layout": EARLIER_LAYOUT}
 
     @model_validator(mode="before")
     @classmethod

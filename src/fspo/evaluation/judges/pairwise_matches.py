@@ -10,7 +10,7 @@ from fspo.evaluation.config import BASE, Sampling
 from fspo.evaluation.judges.win_rates import Answer, AnswerKey, JudgedAnswer, decide
 from fspo.evaluation.scoring.eval_episodes import Item
 from fspo.evaluation.statistics.ranking import Game
-from fspo.judging.judge import Judge, JudgeOfSome, TextUtility
+from fspo.judging.judge import Judge, TextUtility, can_judge
 from fspo.judging.verdicts import SCORES
 from fspo.preferences.types import User
 
@@ -47,7 +47,7 @@ def all_games(
     for item, row_of in texts.items():
         for first, second in combinations(row_of, 2):
             one, other = row_of[first], row_of[second]
-            if isinstance(judge, JudgeOfSome) and not judge.has_weights(users[one.user], one.prompt):
+            if not can_judge(judge, users[one.user], one.prompt):
                 continue
             preferred = judge.compare(users[one.user], one.prompt, one.text, other.text)
             preferred = decide(preferred, broken.get((first, item), ()), broken.get((second, item), ()))
