@@ -23,6 +23,7 @@ from fspo.modeling.policies import save_policy
 from fspo.preferences.question import Question
 from fspo.preferences.types import as_turns
 from fspo.serving.api import ServerSettings, create_app
+from fspo.serving.connection import StoreBusy
 from fspo.serving.engine import GenerationRequest, Piece
 from fspo.serving.ownership import Owner
 from fspo.serving.page import CONTENT_POLICY, page_router, written_pairs
@@ -304,6 +305,49 @@ def test_what_is_known_is_listed_edited_exported_and_deleted(browser: Any, site:
         assert site.store.users() == [] and page.get_by_label("Your key").is_visible()
         assert page.evaluate("[sessionStorage.length, localStorage.length]") == [0, 0]
         assert "Chosen" not in page.locator("body").text_content()
+
+
+def test_training_is_allowed_and_forbidden_by_keyboard_and_a_switch_shows_what_is_saved(
+    browser: Any, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def allowed() -> bool:
+        return site.store.account(site.owner).allow_training
+
+    def refuse(*_: object, **__: object) -> Any:
+        raise StoreBusy("The store is busy; nothing was changed. Try again.")
+
+    with visit(browser, site) as page:
+        sign_in(page, site.key)
+        answered(page)
+        box = page.get_by_label("Allow training on my preferences")
+        assert not box.is_checked()
+        box.press("Space")
+        saved(page, "Saved.")
+        assert allowed()
+        page.reload()
+        answered(page)
+        assert box.is_checked()
+        page.evaluate(_HOLDING, "PATCH")
+        for _ in range(2):  # the second click comes before the server has answered the first one
+            box.press("Space")
+            page.wait_for_function("() => window.release")
+        assert not allowed() and box.is_checked()
+        page.evaluate("() => { const release = window.release; window.release = null; release(); }")
+        page.wait_for_function("() => window.release")
+        assert allowed()
+        page.evaluate("() => window.release()")
+        saved(page, "Saved.")
+        assert allowed() and box.is_checked()
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(site.address)
+    sign_in(page, site.key)
+    answered(page)
+    monkeypatch.setattr(site.store, "change_account", refuse)
+    page.get_by_label("Allow training on my preferences").press("Space")
+    page.get_by_role("alert").filter(has_text="The store is busy").wait_for()
+    assert page.get_by_label("Allow training on my preferences").is_checked()
+    context.close()
 
 
 _HOLDING = """method => {

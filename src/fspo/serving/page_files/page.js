@@ -4,6 +4,7 @@
 const KEY = "fspo-key"; // in sessionStorage: it ends with the tab
 const PAGE = 20; // preferences that are listed at a time
 const MOST_SKIPPED = 100; // that the server accepts
+const SWITCHES = ["personalise", "keep_conversations", "allow_training"]; // settings of the account, with their ids
 const $ = (id) => document.getElementById(id);
 const say = (text) => { $("status").textContent = text; };
 const complain = (text) => { $("problem").textContent = text; };
@@ -111,8 +112,7 @@ async function enter() {
   $("key").value = "";
   $("name").textContent = account.name;
   $("description").value = account.description;
-  $("personalise").checked = account.personalise;
-  $("keep_conversations").checked = account.keep_conversations;
+  for (const field of SWITCHES) $(field).checked = account[field];
   total = account.preferences;
   $("welcome").hidden = true;
   $("account").hidden = $("signed-in").hidden = false;
@@ -419,12 +419,32 @@ function saveEdit() {
   });
 }
 
-function change(field, value) {
-  return doing("account", async () => {
-    await request("PATCH", "me", { [field]: value });
+function saveDescription() {
+  return doing("description", async () => {
+    await request("PATCH", "me", { description: $("description").value });
+    say("Saved.");
+    answer("fspo");
+  });
+}
+
+// A switch ends as it is saved: it moves back if the server refuses, and what is clicked meanwhile is saved too.
+function saveSwitch(field) {
+  const box = $(field);
+  return doing(field, async () => {
+    let saved = !box.checked;
+    try {
+      while (box.checked !== saved) {
+        const wanted = box.checked;
+        await request("PATCH", "me", { [field]: wanted });
+        saved = wanted;
+      }
+    } catch (error) {
+      if (error.name !== "AbortError") box.checked = saved; // else it is the next person's
+      throw error;
+    }
     say("Saved.");
     // An answer that was not saved can't be rated; the next one can.
-    if (field !== "keep_conversations" || value) answer("fspo");
+    if (field === "personalise" || (field === "keep_conversations" && saved)) answer("fspo");
     else showJudging(judged);
   });
 }
@@ -477,7 +497,7 @@ onSubmit("sign-in", () => doing("enter", async () => {
   await enter();
 }));
 onSubmit("ask", () => { complain(""); answerBoth(); });
-onSubmit("about", () => change("description", $("description").value));
+onSubmit("about", saveDescription);
 onSubmit("edit-form", saveEdit);
 onSubmit("rewriting-form", saveRewritten);
 onClick("sign-out", () => { signOut(); complain(""); });
@@ -504,9 +524,7 @@ onClick("delete-all", () => confirmFirst(
   "Delete everything?",
   "The server deletes your preferences, description, conversations and keys. You can't sign in again. This can't be undone.",
   deleteAll));
-for (const field of ["personalise", "keep_conversations"]) {
-  $(field).addEventListener("change", () => change(field, $(field).checked));
-}
+for (const field of SWITCHES) $(field).addEventListener("change", () => saveSwitch(field));
 document.addEventListener("keydown", (event) => {
   const typing = event.target.closest?.("textarea, dialog, input:not([type=checkbox])");
   if (!["1", "2"].includes(event.key) || event.repeat || event.ctrlKey || event.altKey || event.metaKey || typing) return;
