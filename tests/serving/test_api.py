@@ -382,6 +382,8 @@ def test_without_a_valid_key_there_is_nothing(site: Site, key: str) -> None:
     for method, path in [
         ("GET", "/models"),
         ("GET", "/preferences"),
+        ("GET", "/conversations"),
+        ("DELETE", f"/conversations/conv_{'0' * 24}"),
         ("GET", "/me"),
         ("GET", "/me/export"),
         ("DELETE", "/me"),
@@ -439,13 +441,15 @@ def test_what_is_no_preference_is_refused_and_not_saved(site: Site, change: dict
 
 
 @pytest.mark.parametrize("name", ["%00", "pref_", "x" * 65, "pref_" + "0" * 24 + "%0A"])
-def test_what_is_no_id_names_no_preference(site: Site, name: str) -> None:
+def test_what_is_no_id_names_nothing(site: Site, name: str) -> None:
     with site.http() as ann:
         for sent in (
             ann.get(f"/preferences/{name}"),
             ann.patch(f"/preferences/{name}", json={"chosen": "Another."}),
             ann.delete(f"/preferences/{name}"),
             ann.get(f"/preferences?after={name}"),
+            ann.delete(f"/conversations/{name}"),
+            ann.get(f"/conversations?after={name}"),
         ):
             assert (sent.status_code, sent.json()["error"]["code"]) == (404, "not_found")
 
@@ -501,6 +505,27 @@ def test_conversations_are_saved_only_if_wanted_and_exported(site: Site) -> None
     archive = zipfile.ZipFile(io.BytesIO(sent.content))
     (line,) = archive.read("conversations.jsonl").decode().splitlines()
     assert "WANTED" in line and "UNWANTED" not in line
+
+
+def test_saved_conversations_are_listed_page_by_page_and_deleted_one_by_one(site: Site) -> None:
+    client = site.client()
+    with site.http() as ann:
+        one = prefer(ann)
+        ann.patch("/me", json={"keep_conversations": True})
+        ids = [client.chat.completions.create(model="fspo", messages=ask(f"{n}?")).id for n in range(3)]
+        names = [each.replace("chatcmpl-", "conv_") for each in ids]
+        ann.post("/feedback", json={"answer": ids[2], "thumb": "up"})
+        page = ann.get("/conversations", params={"limit": 2}).json()
+        assert [each["id"] for each in page["data"]] == names[:0:-1] and page["has_more"]
+        newest = page["data"][0]
+        assert newest["messages"] == ask("2?") and seen(newest["answer"])["said"] == "2?"
+        assert (newest["model"], newest["shots"], newest["thumb"]) == ("fspo", [one], "up")
+        rest = ann.get("/conversations", params={"after": page["last_id"]}).json()
+        assert [each["id"] for each in rest["data"]] == names[:1] and not rest["has_more"]
+        gone = ann.delete(f"/conversations/{names[2]}").json()
+        assert (gone["id"], gone["object"], gone["erased"]) == (names[2], "conversation.deleted", True)
+        assert [each["id"] for each in ann.get("/conversations?order=asc").json()["data"]] == names[:2]
+        assert ann.post("/feedback", json={"answer": ids[2], "thumb": "up"}).status_code == 404
 
 
 def test_a_user_who_withdraws_is_gone(site: Site) -> None:

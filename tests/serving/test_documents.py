@@ -49,4 +49,4 @@ def test_the_examples_with_openais_client_run(sqlite_store: Store, capsys: pytes
 def test_every_route_is_in_the_table(sqlite_store: Store) -> None:
     page = PAGE.read_text()
     for path in create_app(sqlite_store, EchoEngine()).openapi()["paths"]:
-        assert path.replace("{preference}", "ID").replace("/{model}", "") in page, path
+        assert re.sub("{(preference|conversation)}", "ID", path).replace("/{model}", "") in page, path

@@ -109,6 +109,34 @@ class TwoUsers(RuleBasedStateMachine):
         if sent.is_success:
             self.mine[name] |= {one["id"]: one["chosen"] for one in sent.json()["preferences"]}
 
+    @rule(name=user, whose=user)
+    def use_a_conversation(self, name: str, whose: str) -> None:
+        self.send(whose, "PATCH", "/me", json={"keep_conversations": True})
+        text = f"{self.mark(whose)}."
+        body = {"model": "base", "messages": [{"role": "user", "content": text}]}
+        answer = self.send(whose, "POST", "/chat/completions", json=body).json()["id"]
+        one, nobody = answer.replace("chatcmpl-", "conv_"), f"conv_{'0' * 24}"
+
+        def listed(by: str) -> bool:
+            found = self.send(by, "GET", "/conversations", params={"limit": 100}).json()["data"]
+            return (one, text) in [(each["id"], each["messages"][-1]["content"]) for each in found]
+
+        mine = name == whose
+        assert listed(whose) and listed(name) == mine
+        after = self.send(name, "GET", "/conversations", params={"after": one})
+        gone = self.send(name, "DELETE", f"/conversations/{one}")
+        if not mine:
+            for sent, other in (
+                (after, self.send(name, "GET", "/conversations", params={"after": nobody})),
+                (gone, self.send(name, "DELETE", f"/conversations/{nobody}")),
+            ):
+                assert sent.status_code == 404 and sent.content == other.content
+        else:
+            assert (after.status_code, gone.status_code) == (200, 200)
+            assert self.send(name, "DELETE", f"/conversations/{one}").status_code == 404
+            assert text.encode() not in self.files()
+        assert listed(whose) != mine
+
     @rule(name=user)
     def describe(self, name: str) -> None:
         self.send(name, "PATCH", "/me", json={"description": self.mark(name)})
@@ -126,9 +154,11 @@ class TwoUsers(RuleBasedStateMachine):
     def withdraw(self, name: str) -> None:
         self.send(name, "DELETE", "/me")
         assert self.send(name, "GET", "/me").status_code == 401
-        files = b"".join(path.read_bytes() for path in Path(self.folder.name).iterdir())
-        assert f"mark-{name}".encode() not in files
+        assert f"mark-{name}".encode() not in self.files()
         self.enter(name)
+
+    def files(self) -> bytes:
+        return b"".join(path.read_bytes() for path in Path(self.folder.name).iterdir())
 
     def teardown(self) -> None:
         for name in self.keys:
@@ -162,4 +192,4 @@ def test_every_route_answers_any_input_as_its_description_says(sqlite_store: Sto
 
         check()
         routes.append(route.label)
-    assert len(routes) == 18
+    assert len(routes) == 20

@@ -350,6 +350,29 @@ def test_training_is_allowed_and_forbidden_by_keyboard_and_a_switch_shows_what_i
     context.close()
 
 
+def test_saved_conversations_are_listed_and_deleted_by_keyboard(browser: Any, site: Site) -> None:
+    def kept() -> list[str]:
+        page = site.store.conversations(site.owner, limit=9)
+        return [] if page is None else [one.model for one in page.entries]
+
+    site.store.change_account(site.owner, keep_conversations=True)
+    with visit(browser, site, PHONE) as page:
+        sign_in(page, site.key)
+        answered(page, "base")
+        ratable(page)
+        page.locator("#conversations-title").press("Enter")
+        rows = page.locator("#conversations li")
+        rows.nth(1).wait_for()
+        assert sorted(kept()) == ["base", "fspo"] and violations(page) == []
+        mine = rows.filter(has_text="The answer of fspo")
+        assert json.loads(str(mine.locator("p").nth(1).text_content()).partition(": ")[2]) == answered(page)
+        mine.get_by_role("button", name="Delete the conversation").press("Enter")
+        saved(page, "The conversation is deleted")
+        assert kept() == ["base"] and rows.count() == 1 and page.locator("#thumb-up").is_disabled()
+        page.get_by_role("button", name="Sign out").click()
+        assert rows.count() == 0
+
+
 _HOLDING = """method => {
   const real = window.fetch;
   window.fetch = async (address, settings) => {

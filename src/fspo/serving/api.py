@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 
 import anyio
 from anyio.to_thread import run_sync
@@ -37,7 +37,7 @@ from fspo.serving.bodies import (
 )
 from fspo.serving.counters import ObservingMiddleware, ServerCounters
 from fspo.serving.engine import Engine, Piece
-from fspo.serving.feedback import Origin
+from fspo.serving.feedback import Origin, Thumb
 from fspo.serving.forgetting import Forgetter, keep_erasing
 from fspo.serving.openai_forms import chat_completion, chat_events, response, response_events
 from fspo.serving.ownership import Owner
@@ -45,7 +45,7 @@ from fspo.serving.page import page_router
 from fspo.serving.question_bank import QuestionBank
 from fspo.serving.rates import RateLimits
 from fspo.serving.shot_choice import READ
-from fspo.serving.store import Account, Learned, Store, StoredAnswer, StoredPreference
+from fspo.serving.store import Account, Learned, Page, Store, StoredAnswer, StoredPreference
 
 __all__ = ["MODELS", "ServerSettings", "create_app"]
 
@@ -96,14 +96,43 @@ class PreferenceView(BaseModel):
     source: str
 
 
-class PreferenceList(BaseModel):
-    """Some of your preferences."""
+class ConversationView(BaseModel):
+    """A saved request of yours, and its answer."""
 
+    id: str
+    object: Literal["conversation"] = "conversation"
+    created: int
+    model: str
+    messages: list[dict[str, str]]
+    answer: str
+    shots: list[str] = Field(description="Ids of the preferences that the model saw.")
+    thumb: Thumb
+
+
+_V = TypeVar("_V", PreferenceView, ConversationView)
+
+
+class _ListView(BaseModel, Generic[_V]):
     object: Literal["list"] = "list"
-    data: list[PreferenceView]
+    data: list[_V]
     first_id: str | None
     last_id: str | None
     has_more: bool
+
+    @classmethod
+    def of(cls, page: Page[_T], view: Callable[[_T], _V]) -> Self:
+        """A page of the store."""
+        data = [view(entry) for entry in page.entries]
+        ends = (data[0].id, data[-1].id) if data else (None, None)
+        return cls(data=data, first_id=ends[0], last_id=ends[1], has_more=page.more)
+
+
+class PreferenceList(_ListView[PreferenceView]):
+    """Some of your preferences."""
+
+
+class ConversationList(_ListView[ConversationView]):
+    """Some of your saved conversations."""
 
 
 class QuestionView(BaseModel):
@@ -281,15 +310,23 @@ Known = Annotated[Caller, Depends(_known)]
 _ID = r"^[a-z]+_[0-9a-f]{24}$"
 
 
-def _possible_id(text: str) -> str:
+def _possible_id(what: str) -> AfterValidator:
     """A text that is no id of this server names nothing, and a database may refuse to look for it."""
-    if re.fullmatch(_ID, text) is None:
-        raise not_found("preference")
-    return text
+
+    def check(text: str) -> str:
+        if re.fullmatch(_ID, text) is None:
+            raise not_found(what)
+        return text
+
+    return AfterValidator(check)
 
 
-Id = Annotated[str, AfterValidator(_possible_id), Field(json_schema_extra={"pattern": _ID})]
-PreferenceId = Annotated[Id, PathParameter()]
+PreferenceId = Annotated[str, _possible_id("preference"), Field(json_schema_extra={"pattern": _ID})]
+ConversationId = Annotated[str, _possible_id("conversation"), Field(json_schema_extra={"pattern": _ID})]
+PreferencePath = Annotated[PreferenceId, PathParameter()]
+ConversationPath = Annotated[ConversationId, PathParameter()]
+Limit = Annotated[int, Query(ge=1, le=100)]
+Order = Literal["asc", "desc"]
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorView, "description": what}
@@ -582,28 +619,24 @@ def add_preference(body: PreferenceBody, parts: Parts, caller: Known) -> Prefere
 def list_preferences(
     parts: Parts,
     caller: Known,
-    limit: Annotated[int, Query(ge=1, le=100)] = 20,
-    after: Annotated[Id | None, Query()] = None,
-    order: Literal["asc", "desc"] = "desc",
+    limit: Limit = 20,
+    after: Annotated[PreferenceId | None, Query()] = None,
+    order: Order = "desc",
 ) -> PreferenceList:
     """Your preferences, by default the newest first."""
-    if after is not None and parts.store.preference(caller.owner, after) is None:
-        raise not_found("preference")
     page = parts.store.page(caller.owner, limit=limit, after=after, newest_first=order == "desc")
-    data = [_view(stored) for stored in page.preferences]
-    ends = (data[0].id, data[-1].id) if data else (None, None)
-    return PreferenceList(data=data, first_id=ends[0], last_id=ends[1], has_more=page.more)
+    return PreferenceList.of(_found(page, "preference"), _view)
 
 
 @_router.get("/preferences/{preference}")
-def show_preference(preference: PreferenceId, parts: Parts, caller: Known) -> PreferenceView:
+def show_preference(preference: PreferencePath, parts: Parts, caller: Known) -> PreferenceView:
     """One of your preferences."""
-    return _view(_found(parts.store.preference(caller.owner, preference)))
+    return _view(_found(parts.store.preference(caller.owner, preference), "preference"))
 
 
 @_router.patch("/preferences/{preference}")
 async def change_preference(
-    preference: PreferenceId, body: PreferenceChange, parts: Parts, caller: Known
+    preference: PreferencePath, body: PreferenceChange, parts: Parts, caller: Known
 ) -> ChangedPreference:
     """Edit one of your preferences; what it said before is deleted."""
     turns = None if body.prompt is None else prompt_turns(body.prompt)
@@ -614,12 +647,12 @@ async def change_preference(
             caller.owner, preference, turns=turns, chosen=body.chosen, rejected=body.rejected, source=body.source
         ),
     )
-    view = _view(_found(stored))
+    view = _view(_found(stored, "preference"))
     return ChangedPreference(**view.model_dump(), erased=await _erased(parts))
 
 
 @_router.delete("/preferences/{preference}")
-async def delete_preference(preference: PreferenceId, parts: Parts, caller: Known) -> Deleted:
+async def delete_preference(preference: PreferencePath, parts: Parts, caller: Known) -> Deleted:
     """Delete one of your preferences: from the store, its files, and the caches of the model."""
     if not await _changed(parts, caller, lambda: parts.store.remove_preference(caller.owner, preference)):
         raise not_found("preference")
@@ -674,9 +707,9 @@ async def _forget(parts: _Parts, caller: Caller) -> None:
         _LOG.error("What the model has read of a user could not be dropped; the server tries again: %s", why(error))
 
 
-def _found(stored: StoredPreference | None) -> StoredPreference:
+def _found(stored: _T | None, what: str) -> _T:
     if stored is None:
-        raise not_found("preference")
+        raise not_found(what)
     return stored
 
 
@@ -758,6 +791,31 @@ def next_question(
         raise ApiError(404, "There is no question left.", "no_question")
     one = found.question
     return QuestionView(id=found.id, prompt=one.prompt, first=one.first, second=one.second, gain=round(found.gain, 4))
+
+
+# Conversations
+
+
+@_router.get("/conversations")
+def list_conversations(
+    parts: Parts,
+    caller: Known,
+    limit: Limit = 20,
+    after: Annotated[ConversationId | None, Query()] = None,
+    order: Order = "desc",
+) -> ConversationList:
+    """Your saved conversations, by default the newest first."""
+    page = parts.store.conversations(caller.owner, limit=limit, after=after, newest_first=order == "desc")
+    found = _found(page, "conversation")
+    return ConversationList.of(found, lambda answer: ConversationView(**answer.as_conversation()))
+
+
+@_router.delete("/conversations/{conversation}")
+async def delete_conversation(conversation: ConversationPath, parts: Parts, caller: Known) -> Deleted:
+    """Delete one of your saved conversations. Preferences that followed from it stay."""
+    if not await run_sync(parts.store.remove_conversation, caller.owner, conversation):
+        raise not_found("conversation")
+    return await _deleted(parts, "conversation.deleted", 1, conversation)
 
 
 # The account

@@ -16,11 +16,11 @@ import secrets
 import threading
 import time
 import zipfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Generic, Literal, Self, TypeVar
 
 from sqlalchemy import ColumnElement, Engine, delete, func, select, text
 from sqlalchemy.exc import IntegrityError
@@ -53,7 +53,7 @@ __all__ = [
     "Account",
     "Learned",
     "NewKey",
-    "PreferencePage",
+    "Page",
     "Store",
     "StoredAnswer",
     "StoredKey",
@@ -85,6 +85,8 @@ _PERSONAL: tuple[type[Personal], ...] = (
     StudyItemRow,
 )
 Row = TypeVar("Row", bound=Personal)
+Named = TypeVar("Named", KeyRow, PreferenceRow, ConversationRow)
+Shown = TypeVar("Shown")
 
 
 class UnknownOwner(DataError):
@@ -130,13 +132,29 @@ class StoredPreference:
 
 @dataclass(frozen=True)
 class StoredAnswer:
-    """An answer that was saved, because its user keeps conversations."""
+    """An answer with its request, which was saved because its user keeps conversations."""
 
     id: str
     turns: tuple[Turn, ...]
     """The request."""
     text: str
     thumb: Thumb
+    created: int
+    model: str
+    shots: tuple[str, ...]
+    """Ids of the preferences that the model saw."""
+
+    def as_conversation(self) -> dict[str, Any]:
+        """The conversation as its user gets it."""
+        return {
+            "id": f"conv_{self.id}",
+            "created": self.created,
+            "model": self.model,
+            "messages": _messages(self.turns),
+            "answer": self.text,
+            "shots": list(self.shots),
+            "thumb": self.thumb,
+        }
 
 
 @dataclass(frozen=True)
@@ -339,7 +357,7 @@ class Store:
             DataError: the user has no key with this id.
         """
         with self._write(owner) as session:
-            row = session.scalar(select(KeyRow).where(KeyRow.id == key)) if _ID.fullmatch(key) else None
+            row = _one(session, KeyRow, key)
             if row is None:
                 raise DataError(f"The user has no key '{key}'. `fspo keys list` shows all keys.")
             session.delete(row)
@@ -387,7 +405,9 @@ class Store:
             count = (session.scalar(select(func.count(PreferenceRow.number))) or 0) if full else len(rows)
         return [_stored(row) for row in reversed(rows)], count - len(rows)
 
-    def page(self, owner: Owner, *, limit: int, after: str | None = None, newest_first: bool = False) -> PreferencePage:
+    def page(
+        self, owner: Owner, *, limit: int, after: str | None = None, newest_first: bool = False
+    ) -> Page[StoredPreference] | None:
         """Some preferences of a user.
 
         Args:
@@ -396,25 +416,15 @@ class Store:
             after: begin behind the preference with this id.
             newest_first: the order; by default oldest first.
 
-        Raises:
-            DataError: the user has no preference with the id `after`.
+        Returns:
+            The page; None where the user has no preference with the id `after`.
         """
-        query = select(PreferenceRow)
-        with self._read(owner) as session:
-            if after is not None:
-                last = _one(session, after)
-                if last is None:
-                    raise DataError(f"There is no preference '{after}'.")
-                behind = PreferenceRow.number < last.number if newest_first else PreferenceRow.number > last.number
-                query = query.where(behind)
-            order = PreferenceRow.number.desc() if newest_first else PreferenceRow.number
-            rows = session.scalars(query.order_by(order).limit(limit + 1)).all()
-        return PreferencePage(tuple(map(_stored, rows[:limit])), len(rows) > limit)
+        return self._page(owner, PreferenceRow, _stored, limit, after, newest_first)
 
     def preference(self, owner: Owner, preference: str) -> StoredPreference | None:
         """One preference of a user; None where the user has none with this id."""
         with self._read(owner) as session:
-            row = _one(session, preference)
+            row = _one(session, PreferenceRow, preference)
         return None if row is None else _stored(row)
 
     def add_preference(
@@ -464,7 +474,7 @@ class Store:
             DataError: nothing would be preferred, or the prompt is no conversation.
         """
         with self._write(owner) as session:
-            row = _one(session, preference)
+            row = _one(session, PreferenceRow, preference)
             if row is None:
                 return None
             given = {"turns": turns and _plain(turns), "chosen": chosen, "rejected": rejected, "source": source}
@@ -485,7 +495,7 @@ class Store:
     def remove_preference(self, owner: Owner, preference: str) -> bool:
         """Delete a preference for good; False where the user has none with this id."""
         with self._write(owner) as session:
-            row = _one(session, preference)
+            row = _one(session, PreferenceRow, preference)
             if row is None:
                 return False
             session.delete(row)
@@ -544,6 +554,26 @@ class Store:
             if wanted and few and _stored_bytes(session) + row.nbytes <= MOST_BYTES:
                 session.add(row)
 
+    def conversations(
+        self, owner: Owner, *, limit: int, after: str | None = None, newest_first: bool = False
+    ) -> Page[StoredAnswer] | None:
+        """Some saved conversations of a user; arguments and result as of `page`."""
+        return self._page(owner, ConversationRow, _stored_answer, limit, after, newest_first)
+
+    def remove_conversation(self, owner: Owner, conversation: str) -> bool:
+        """Delete a saved conversation for good; False where the user has none with this id.
+
+        The preferences that followed from it stay.
+        """
+        with self._write(owner) as session:
+            row = _one(session, ConversationRow, conversation)
+            if row is None:
+                return False
+            session.delete(row)
+            session.add_all([_event(owner, "conversation.deleted", {"conversation": conversation}), _to_erase()])
+        self._erase()
+        return True
+
     def remove_conversations(self, owner: Owner) -> int:
         """Delete all saved conversations of a user for good, and return how many there were."""
         with self._write(owner) as session:
@@ -559,7 +589,7 @@ class Store:
         """A saved answer of the user; None where there is none with this id."""
         with self._read(owner) as session:
             row = _answer(session, answer_id)
-        return None if row is None else StoredAnswer(answer_id, _turns(row.turns), row.answer, _thumb(row))
+        return None if row is None else _stored_answer(row)
 
     def learn(
         self,
@@ -618,18 +648,7 @@ class Store:
         account = asdict(self.account(owner))
         lines = {
             "preferences": [_exported(stored) for stored in self.preferences(owner)],
-            "conversations": [
-                {
-                    "id": row.id,
-                    "created": row.created,
-                    "model": row.model,
-                    "messages": _messages(row.turns),
-                    "answer": row.answer,
-                    "shots": row.shots,
-                    "thumb": _thumb(row),
-                }
-                for row in self._rows(owner, ConversationRow)
-            ],
+            "conversations": [_stored_answer(row).as_conversation() for row in self._rows(owner, ConversationRow)],
             "events": [{"created": row.created, "kind": row.kind, **row.detail} for row in self._rows(owner, EventRow)],
             "keys": [asdict(key) for key in self.keys(owner)],
         }
@@ -773,6 +792,26 @@ class Store:
         with self._read(owner) as session:
             return session.scalars(select(table).order_by(table.number)).all()
 
+    def _page(
+        self,
+        owner: Owner,
+        table: type[Named],
+        shown: Callable[[Named], Shown],
+        limit: int,
+        after: str | None,
+        newest_first: bool,
+    ) -> Page[Shown] | None:
+        query = select(table)
+        with self._read(owner) as session:
+            if after is not None:
+                last = _one(session, table, after)
+                if last is None:
+                    return None
+                query = query.where(table.number < last.number if newest_first else table.number > last.number)
+            order = table.number.desc() if newest_first else table.number.asc()
+            rows = session.scalars(query.order_by(order).limit(limit + 1)).all()
+        return Page(tuple(map(shown, rows[:limit])), len(rows) > limit)
+
     @contextmanager
     def _read(self, owner: Owner) -> Iterator[Session]:
         with explained(), OwnSession(self._engine, expire_on_commit=False, info={"owner": owner}) as session:
@@ -827,18 +866,17 @@ class _Turn(AbstractContextManager[None]):
 
 
 @dataclass(frozen=True)
-class PreferencePage:
-    """Some preferences of a user."""
+class Page(Generic[Shown]):
+    """Some preferences or conversations of a user."""
 
-    preferences: tuple[StoredPreference, ...]
+    entries: tuple[Shown, ...]
     more: bool
     """Whether there are further ones."""
 
 
-def _one(session: Session, preference: str) -> PreferenceRow | None:
-    if not _ID.fullmatch(preference):
-        return None
-    return session.scalar(select(PreferenceRow).where(PreferenceRow.id == preference))
+def _one(session: Session, table: type[Named], name: str) -> Named | None:
+    """The row with this id, if the session's owner has it."""
+    return session.scalar(select(table).where(table.id == name)) if _ID.fullmatch(name) else None
 
 
 def _add_preference(
@@ -922,10 +960,7 @@ def _learned(
 
 
 def _answer(session: Session, answer_id: str) -> ConversationRow | None:
-    one = f"conv_{answer_id}"
-    if not _ID.fullmatch(one):
-        return None
-    return session.scalar(select(ConversationRow).where(ConversationRow.id == one))
+    return _one(session, ConversationRow, f"conv_{answer_id}")
 
 
 def _judged_alike(session: Session, row: ConversationRow) -> list[JudgedAnswer]:
@@ -941,6 +976,18 @@ def _judged_alike(session: Session, row: ConversationRow) -> list[JudgedAnswer]:
 
 def _judged(row: ConversationRow) -> JudgedAnswer:
     return JudgedAnswer(row.id.removeprefix("conv_"), row.answer, _thumb(row))
+
+
+def _stored_answer(row: ConversationRow) -> StoredAnswer:
+    return StoredAnswer(
+        id=row.id.removeprefix("conv_"),
+        turns=_turns(row.turns),
+        text=row.answer,
+        thumb=_thumb(row),
+        created=row.created,
+        model=row.model,
+        shots=tuple(row.shots),
+    )
 
 
 def _thumb(row: ConversationRow) -> Thumb:
@@ -1048,7 +1095,7 @@ def _exported(stored: StoredPreference) -> dict[str, Any]:
         "created": stored.created,
         "updated": stored.updated,
         "user": one.user,
-        "prompt": [{"role": turn.role, "content": turn.text} for turn in one.messages],
+        "prompt": _messages(one.messages),
         "chosen": one.chosen,
         "rejected": one.rejected,
         "source": dict(one.source),
@@ -1074,8 +1121,8 @@ def _turns(plain: Sequence[Sequence[str]]) -> tuple[Turn, ...]:
     return tuple(Turn(role, content) for role, content in plain)  # type: ignore[arg-type]
 
 
-def _messages(plain: Sequence[Sequence[str]]) -> list[dict[str, str]]:
-    return [{"role": role, "content": content} for role, content in plain]
+def _messages(turns: Sequence[Turn]) -> list[dict[str, str]]:
+    return [{"role": turn.role, "content": turn.text} for turn in turns]
 
 
 def _unknown() -> UnknownOwner:

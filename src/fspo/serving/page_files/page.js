@@ -14,6 +14,7 @@ let pair = null;
 let skipped = []; // ids of the server's questions that the person does not want to answer
 let known = []; // the listed preferences, newest first
 let total = 0;
+let conversations = []; // the listed conversations, newest first
 let used = []; // ids of the preferences that the answer was given
 let last = { prompt: "", text: "", count: 0 };
 let judged = null; // the whole answer on the page, which the person may rate: { id, prompt, text, thumb, before }
@@ -130,10 +131,11 @@ function signOut() {
     writing[model]?.abort();
     $(`${model}-answer`).textContent = "";
   }
-  [pairs, pair, skipped, known, total, used] = [[], null, [], [], 0, []];
+  [pairs, pair, skipped, known, total, conversations, used] = [[], null, [], [], 0, [], []];
   last = { prompt: "", text: "", count: 0 };
   judged = rewritten = null;
-  for (const id of ["known", "shots", "earlier", "question", "name", "count", "why"]) $(id).replaceChildren();
+  $("conversations-fold").open = false;
+  for (const id of ["known", "conversations", "shots", "earlier", "question", "name", "count", "why"]) $(id).replaceChildren();
   $("shots-fold").hidden = $("earlier-fold").hidden = true;
   $("description").value = $("edit-prompt").value = $("edit-chosen").value = $("edit-rejected").value = $("rewritten").value = "";
   for (const one of [1, 2]) $(`choose-${one}`).lastElementChild.textContent = "";
@@ -243,6 +245,7 @@ async function answer(model, another = false) {
       place.textContent = text;
     }
     place.textContent = text || "(The answer is empty.)";
+    listConversations();
     if (model !== "fspo") return;
     remember(prompt, text);
     if (text) showJudging({ id, prompt, text, thumb: "none", before });
@@ -349,9 +352,11 @@ function saveRewritten() {
 
 // What is known
 
-async function list(after) {
-  const page = await json("GET", `preferences?limit=${PAGE}${after ? `&after=${encodeURIComponent(after)}` : ""}`);
-  known = after ? [...known, ...page.data] : page.data;
+const listed = (what, last) => json("GET", `${what}?limit=${PAGE}${last ? `&after=${encodeURIComponent(last.id)}` : ""}`);
+
+async function list(last) {
+  const page = await listed("preferences", last);
+  known = last ? [...known, ...page.data] : page.data;
   showKnown();
 }
 
@@ -361,18 +366,24 @@ function showKnown() {
   $("more").hidden = known.length >= total;
 }
 
-function knownRow(one) {
+function entry(prompt, texts, actions) {
   const row = element("li");
-  const prompt = one.prompt.map((turn) => turn.content).join("\n");
-  const actions = element("p", "", "row");
-  actions.append(
+  const last = element("p", "", "row");
+  last.append(...actions);
+  row.append(element("p", prompt, "prompt"), ...texts, last);
+  return row;
+}
+
+const joined = (turns) => turns.map((turn) => turn.content).join("\n");
+
+function knownRow(one) {
+  const prompt = joined(one.prompt);
+  const actions = [
     button("Edit", `Edit the preference on: ${prompt}`, () => edit(one)),
     button("Delete", `Delete the preference on: ${prompt}`, () => remove(one), "plain danger"),
-  );
-  if (used.includes(one.id)) actions.append(element("span", "Used in the answer", "used"));
-  row.append(element("p", prompt, "prompt"), element("p", `You prefer: ${one.chosen}`),
-    element("p", `over: ${one.rejected}`, "muted"), actions);
-  return row;
+  ];
+  if (used.includes(one.id)) actions.push(element("span", "Used in the answer", "used"));
+  return entry(prompt, [element("p", `You prefer: ${one.chosen}`), element("p", `over: ${one.rejected}`, "muted")], actions);
 }
 
 function remove(one) {
@@ -384,6 +395,38 @@ function remove(one) {
     say("The preference is deleted.");
     $("known-title").focus({ preventScroll: true });
     answer("fspo");
+  });
+}
+
+// Saved conversations, which are listed while they are unfolded
+
+function listConversations(last) {
+  if (!$("conversations-fold").open) return undefined;
+  return doing("conversations", async () => {
+    const page = await listed("conversations", last);
+    conversations = last ? [...conversations, ...page.data] : page.data;
+    $("more-conversations").hidden = !page.has_more;
+    showConversations();
+  });
+}
+
+function showConversations() {
+  $("no-conversations").hidden = conversations.length > 0;
+  $("conversations").replaceChildren(...conversations.map((one) => {
+    const prompt = joined(one.messages);
+    const act = button("Delete", `Delete the conversation: ${prompt}`, () => removeConversation(one), "plain danger");
+    return entry(prompt, [element("p", `The answer of ${one.model}: ${one.answer}`)], [act]);
+  }));
+}
+
+function removeConversation(one) {
+  return doing("conversations", async () => {
+    await request("DELETE", `conversations/${one.id}`);
+    conversations = conversations.filter((other) => other.id !== one.id);
+    if (judged?.id === one.id.replace("conv_", "chatcmpl-")) showJudging(null); // it can't be rated any more
+    showConversations();
+    say("The conversation is deleted. Preferences that followed from it stay.");
+    $("conversations-title").focus({ preventScroll: true });
   });
 }
 
@@ -504,7 +547,9 @@ onClick("sign-out", () => { signOut(); complain(""); });
 onClick("choose-1", () => choose(1));
 onClick("choose-2", () => choose(2));
 onClick("skip", skip);
-onClick("more", () => doing("known", () => list(known.at(-1).id)));
+onClick("more", () => doing("known", () => list(known.at(-1))));
+onClick("more-conversations", () => listConversations(conversations.at(-1)));
+$("conversations-fold").addEventListener("toggle", () => listConversations());
 onClick("export", download);
 onClick("cancel", () => $("edit").close());
 onClick("thumb-up", () => rate("up"));
