@@ -320,16 +320,17 @@ class Store:
         with self._write(owner) as session:
             row = session.scalars(select(UserRow)).one()
             changes = {name: value for name, value in given.items() if value not in (None, getattr(row, name))}
-            if "description" in changes:
+            replaced = "description" in changes and bool(row.description)
+            if replaced:
                 session.add(_to_erase())
-            if ("description" in changes and row.description) or (row.allow_training and "allow_training" in changes):
+            if replaced or (row.allow_training and "allow_training" in changes):
                 _withdraw_from_training(session, owner, 0, 0)
             for name, value in changes.items():
                 setattr(row, name, value)
             if changes:
                 session.add(_event(owner, "account.changed", {"settings": sorted(changes)}))
             account = _account(row, session.scalar(select(func.count(PreferenceRow.number))) or 0)
-        if "description" in changes:
+        if replaced:
             self._erase()
         return account
 
@@ -952,9 +953,10 @@ def _learned(
     session: Session, chosen: str, rejected: str, origin: Origin, answers: Sequence[str]
 ) -> PreferenceRow | None:
     """The newest preference that follows from these answers and compares these texts, if it says the same."""
-    query = select(PreferenceRow).where(PreferenceRow.origin == origin).order_by(PreferenceRow.number.desc())
-    for row in session.scalars(query):
-        if sorted(row.answers) == sorted(answers) and {row.chosen, row.rejected} == {chosen, rejected}:
+    either = chosen, rejected
+    compared = PreferenceRow.chosen.in_(either), PreferenceRow.rejected.in_(either), PreferenceRow.origin == origin
+    for row in session.scalars(select(PreferenceRow).where(*compared).order_by(PreferenceRow.number.desc())):
+        if sorted(row.answers) == sorted(answers):
             return row if row.chosen == chosen else None
     return None
 
