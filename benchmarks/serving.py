@@ -41,9 +41,9 @@ import torch
 from benchmarks.training_step import device_name
 from fspo.files import read_json, write_json, write_text
 from fspo.modeling.policy import Policy
-from fspo.preferences.types import Preference
+from fspo.preferences.types import Preference, Turn
 from fspo.printing import counted
-from fspo.serving.engine import GenerationRequest, Turn
+from fspo.serving.engine import GenerationRequest
 from fspo.serving.engines.local import LocalEngine
 from fspo.synthesis.domain import load_domain
 
@@ -236,7 +236,7 @@ def _lru(order: Sequence[GenerationRequest], room: int) -> float:
 
 def _alone(policy: Policy, request: GenerationRequest) -> str:
     (turn,) = request.turns
-    return policy.generate(request.shots, turn.content, temperature=0, max_new_tokens=request.max_tokens)
+    return policy.generate(request.shots, turn.text, temperature=0, max_new_tokens=request.max_tokens)
 
 
 async def _crowd(policy: Policy, people: Sequence[GenerationRequest], sizes: Sizes) -> dict[str, Any]:
@@ -291,7 +291,7 @@ def _plain(policy: Policy, requests: Sequence[GenerationRequest]) -> tuple[list[
     began = time.perf_counter()
     for request in requests:
         (turn,) = request.turns
-        messages = policy.messages(request.shots, turn.content, reserve=request.max_tokens)
+        messages = policy.messages(request.shots, turn.text, reserve=request.max_tokens)
         shown = tokenizer.apply_chat_template(
             messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
         )

@@ -43,8 +43,8 @@ from typing import Any
 import httpx2
 
 from fspo.files import write_json
-from fspo.preferences.types import Preference
-from fspo.serving.engine import EngineState, GenerationRequest, Piece, Turn
+from fspo.preferences.types import Preference, Turn
+from fspo.serving.engine import EngineState, GenerationRequest, Piece
 from fspo.study.analysis.findings import StudyFindings, analyse
 from fspo.study.app import create_study_app
 from fspo.study.config import StudyConfig
@@ -112,9 +112,7 @@ class WrittenEngine:
     async def stream(self, request: GenerationRequest) -> AsyncIterator[Piece]:
         """The answer in one piece."""
         await asyncio.sleep(self._chance.uniform(0, 0.02))
-        text = self._arms.answer(
-            request.turns[-1].content, request.shots, self._chance, personalised=request.personalised
-        )
+        text = self._arms.answer(request.turns[-1].text, request.shots, self._chance, personalised=request.personalised)
         yield Piece(text, "stop", 1, 1, 0)
 
     async def fits(

@@ -13,8 +13,8 @@ from typing import Any
 import uvicorn
 
 from fspo.errors import DataError, ModelError
-from fspo.preferences.types import Preference
-from fspo.serving.engine import EngineState, GenerationRequest, Piece, Turn
+from fspo.preferences.types import Preference, Turn
+from fspo.serving.engine import EngineState, GenerationRequest, Piece
 
 
 class EchoEngine:
@@ -33,7 +33,7 @@ class EchoEngine:
 
     async def stream(self, request: GenerationRequest) -> AsyncIterator[Piece]:
         self.requests.append(request)
-        last = request.turns[-1].content
+        last = request.turns[-1].text
         if last == "break at once":
             raise ModelError("http://10.0.0.7:8000 is not there.")
         shown = {"said": last, "description": request.description, "chosen": [shot.chosen for shot in request.shots]}
@@ -61,7 +61,7 @@ class EchoEngine:
     async def fits(
         self, shots: Sequence[Preference], turns: Sequence[Turn], max_tokens: int, description: str = ""
     ) -> int:
-        if len(turns[-1].content) > self.room:
+        if len(turns[-1].text) > self.room:
             raise DataError("The messages are too long for the model.")
         used, count = len(description), 0
         for shot in reversed(shots):

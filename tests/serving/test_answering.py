@@ -8,12 +8,11 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 
 from fspo.errors import DataError
-from fspo.preferences.types import Preference
-from fspo.preferences.types import Turn as PromptTurn
+from fspo.preferences.types import Preference, Turn
 from fspo.serving.admission import Admission, ServerFull, TooManyAnswers
 from fspo.serving.answering import Answer, Answerer, Sampling
 from fspo.serving.counters import ServerCounters
-from fspo.serving.engine import GenerationRequest, Piece, Turn
+from fspo.serving.engine import GenerationRequest, Piece
 from fspo.serving.forgetting import Forgetter
 from fspo.serving.ownership import Owner
 from fspo.serving.store import Store
@@ -26,7 +25,7 @@ def person(store: Store, name: str = "ann") -> Owner:
     """A user with one preference."""
     store.add_user(name)
     owner = store.user_named(name)
-    store.add_preference(owner, (PromptTurn("user", "A book?"),), "A calm one.", "A loud one.")
+    store.add_preference(owner, (Turn("user", "A book?"),), "A calm one.", "A loud one.")
     return owner
 
 
@@ -123,7 +122,7 @@ def test_an_answer_reads_no_more_than_the_newest_preferences(
 ) -> None:
     owner = person(sqlite_store)
     for number in range(9):
-        sqlite_store.add_preference(owner, (PromptTurn("user", f"Question {number}?"),), f"Calm {number}.", "Loud.")
+        sqlite_store.add_preference(owner, (Turn("user", f"Question {number}?"),), f"Calm {number}.", "Loud.")
     monkeypatch.setattr("fspo.serving.answering.READ", 4)
 
     async def shown() -> list[str]:

@@ -195,7 +195,7 @@ def test_messages_of_one_role_are_joined_and_parts_are_text(site: Site) -> None:
     ]
     site.client().chat.completions.create(model="fspo", messages=messages)
     turns = site.engine.requests[-1].turns
-    assert [(turn.role, turn.content) for turn in turns] == [("system", "A\n\nB"), ("user", "one two\n\nthree")]
+    assert [(turn.role, turn.text) for turn in turns] == [("system", "A\n\nB"), ("user", "one two\n\nthree")]
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -341,7 +341,7 @@ def test_answers_of_both_apis_can_be_sent_back(site: Site) -> None:
     client.responses.create(model="fspo", input=[*ask(), wrote.model_dump(), *ask("And then?")])
     for request in site.engine.requests[-2:]:
         assert [turn.role for turn in request.turns] == ["user", "assistant", "user"]
-        assert request.turns[1].content == said.content
+        assert request.turns[1].text == said.content
 
 
 def test_values_that_ask_for_nothing_are_accepted(site: Site) -> None:

@@ -15,8 +15,8 @@ from typing import Any
 from starlette.testclient import TestClient
 
 from fspo.errors import ModelError
-from fspo.preferences.types import Preference
-from fspo.serving.engine import EngineState, GenerationRequest, Piece, Turn
+from fspo.preferences.types import Preference, Turn
+from fspo.serving.engine import EngineState, GenerationRequest, Piece
 from fspo.serving.ownership import Owner
 from fspo.study.app import create_study_app
 from fspo.study.config import StudyConfig
@@ -35,7 +35,7 @@ class ScriptedEngine:
     reads_description = True
 
     def __init__(self, script: Callable[[GenerationRequest], str] | None = None) -> None:
-        self.script = script or (lambda request: f"An answer to: {request.turns[-1].content}")
+        self.script = script or (lambda request: f"An answer to: {request.turns[-1].text}")
         self.requests: list[GenerationRequest] = []
         self.forgotten: list[str] = []
         self.down = self.held = False

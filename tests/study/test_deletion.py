@@ -37,7 +37,7 @@ def take_part(site: StudySite, number: str = "ann"):  # noqa: ANN201
 
 
 def site_with_content(folder: Path):  # noqa: ANN201
-    engine = ScriptedEngine(lambda request: f"{SECRET}-answer to {request.turns[-1].content}" + "x" * 5000)
+    engine = ScriptedEngine(lambda request: f"{SECRET}-answer to {request.turns[-1].text}" + "x" * 5000)
     return opened_site(folder, engine, about=ABOUT, recruiting={"required": False})
 
 

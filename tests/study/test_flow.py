@@ -278,9 +278,9 @@ def test_the_log_says_where_an_engine_failed_and_quotes_nobody(
 ) -> None:
     def fail(request: GenerationRequest) -> str:
         try:
-            return {}[request.turns[0].content]
+            return {}[request.turns[0].text]
         except KeyError as error:
-            raise ValueError(f"Not this: {request.turns[0].content}") from error
+            raise ValueError(f"Not this: {request.turns[0].text}") from error
 
     with opened_site(tmp_path, ScriptedEngine(fail)) as site:
         person = site.person().begin().label().wait()

@@ -34,7 +34,7 @@ ABOUT = [
 @contextmanager
 def served_site(folder: Path, engine: ScriptedEngine | None = None, **changes: Any) -> Iterator[tuple[StudySite, str]]:
     store = StudyStore.open(folder / "store")
-    engine = engine or ScriptedEngine(lambda request: f"{LONG}About: {request.turns[-1].content}")
+    engine = engine or ScriptedEngine(lambda request: f"{LONG}About: {request.turns[-1].text}")
     site = StudySite(study_config(folder, about=ABOUT, **changes), store, engine)
     with served(site.app) as url:
         yield site, url.removesuffix("v1")
@@ -64,7 +64,7 @@ def heading(page: Any) -> str:
 
 
 def test_the_whole_study_by_keyboard_is_accessible_on_every_page(browser: Any, tmp_path: Path) -> None:
-    engine = ScriptedEngine(lambda request: f"{LONG}About: {request.turns[-1].content}")
+    engine = ScriptedEngine(lambda request: f"{LONG}About: {request.turns[-1].text}")
     engine.held = True
     seen: dict[str, list[str]] = {}
 

@@ -13,11 +13,10 @@ from typing import Any
 from anyio.to_thread import run_sync
 
 from fspo.errors import FspoError
-from fspo.preferences.types import Turn as PromptTurn
-from fspo.preferences.types import transcript
+from fspo.preferences.types import Turn, transcript
 from fspo.serving.admission import Admission
 from fspo.serving.counters import ServerCounters
-from fspo.serving.engine import Engine, GenerationRequest, Piece, Turn
+from fspo.serving.engine import Engine, GenerationRequest, Piece
 from fspo.serving.forgetting import Forgetter
 from fspo.serving.logged_errors import outlined
 from fspo.serving.ownership import Owner
@@ -135,7 +134,7 @@ class Answerer:
     async def _shots(
         self, owner: Owner, turns: Sequence[Turn], max_tokens: int, description: str
     ) -> list[StoredPreference]:
-        said = transcript([PromptTurn(turn.role, turn.content) for turn in turns])  # type: ignore[arg-type]
+        said = transcript(turns)
         newest, older = await run_sync(self._store.newest, owner, READ)
         known = await run_sync(usable, newest, said)
         room = len(known)
@@ -181,11 +180,10 @@ class Answerer:
     async def _finish(self, owner: Owner, answer: Answer, turns: tuple[Turn, ...], text: str) -> None:
         for kind, count in zip(("prompt", "cached", "completion"), answer.usage, strict=True):
             self._counters.tokens.labels(answer.model, kind).inc(count)
-        said = [PromptTurn(turn.role, turn.content) for turn in turns]  # type: ignore[arg-type]
         shots = [shot.id for shot in answer.shots]
         try:
             save = partial(self._store.keep_conversation, answer_id=answer.id)
-            await run_sync(save, owner, answer.model, said, text, shots)
+            await run_sync(save, owner, answer.model, turns, text, shots)
         except FspoError as error:  # the answer is worth more than its record
             _LOG.warning("A conversation was not saved: %s", error)
         except Exception as error:  # its text may quote the answer

@@ -8,9 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from fspo.errors import DataError
-from fspo.preferences.types import Turn as PromptTurn
-from fspo.preferences.types import as_turns
-from fspo.serving.engine import Turn
+from fspo.preferences.types import Role, Turn, as_turns
 from fspo.serving.feedback import Origin, Thumb
 from fspo.serving.texts import MOST_CHARACTERS, MOST_OF_DESCRIPTION, fault_of
 
@@ -280,15 +278,13 @@ class AccountChange(_Change):
     )
 
 
-def prompt_turns(prompt: str | Sequence[Message]) -> tuple[PromptTurn, ...]:
+def prompt_turns(prompt: str | Sequence[Message]) -> tuple[Turn, ...]:
     """The prompt of a preference.
 
     Raises:
         DataError: it is no conversation that ends with a message of the user.
     """
-    if isinstance(prompt, str):
-        return as_turns(prompt)
-    return as_turns([PromptTurn(_as_role(turn.role), turn.content) for turn in request_turns(prompt)])
+    return as_turns(prompt if isinstance(prompt, str) else request_turns(prompt))
 
 
 def request_turns(messages: Sequence[Message]) -> tuple[Turn, ...]:
@@ -305,7 +301,7 @@ def request_turns(messages: Sequence[Message]) -> tuple[Turn, ...]:
         if not text.strip():
             continue
         if joined and joined[-1].role == role:
-            joined[-1] = Turn(role, f"{joined[-1].content}\n\n{text}")
+            joined[-1] = Turn(role, f"{joined[-1].text}\n\n{text}")
         else:
             joined.append(Turn(role, text))
     said = joined[1:] if joined and joined[0].role == "system" else joined
@@ -316,5 +312,5 @@ def request_turns(messages: Sequence[Message]) -> tuple[Turn, ...]:
     return tuple(joined)
 
 
-def _as_role(role: str) -> Literal["system", "user", "assistant"]:
+def _as_role(role: str) -> Role:
     return "system" if role in ("system", "developer") else "user" if role == "user" else "assistant"

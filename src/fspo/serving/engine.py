@@ -6,18 +6,9 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from fspo.preferences.types import Preference
+from fspo.preferences.types import Preference, Turn
 
-__all__ = ["Engine", "EngineState", "GenerationRequest", "Piece", "Turn"]
-
-
-@dataclass(frozen=True)
-class Turn:
-    """One message of a conversation, as the API receives it."""
-
-    role: str
-    """`system`, `user` or `assistant`."""
-    content: str
+__all__ = ["Engine", "EngineState", "GenerationRequest", "Piece"]
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ from typing import Literal
 from anyio.to_thread import run_sync
 
 from fspo.errors import FspoError, ModelError
-from fspo.preferences.types import Preference
+from fspo.preferences.types import Preference, Turn
 from fspo.preferences.wording import is_blank
 from fspo.serving.connection import StoreBusy
-from fspo.serving.engine import Engine, GenerationRequest, Turn
+from fspo.serving.engine import Engine, GenerationRequest
 from fspo.serving.forgetting import Forgetter
 from fspo.serving.logged_errors import outlined
 from fspo.serving.ownership import Owner

@@ -19,9 +19,8 @@ from fspo.modeling.loading import load_model
 from fspo.modeling.policies import save_policy
 from fspo.modeling.policy import Policy
 from fspo.modeling.rendering import EpisodeRenderer
-from fspo.preferences.types import Preference
-from fspo.preferences.types import Turn as Message
-from fspo.serving.engine import GenerationRequest, Turn
+from fspo.preferences.types import Preference, Turn
+from fspo.serving.engine import GenerationRequest
 from fspo.serving.engines import lane
 from fspo.serving.engines.local import LocalEngine
 from fspo.serving.engines.requests import CHARACTERS_OF_A_TOKEN
@@ -95,10 +94,9 @@ def ask_all(policy: Policy, requests: Sequence[GenerationRequest], **settings: A
 
 def expected(policy: Policy, request: GenerationRequest, guidance: float = 0.0) -> str:
     one = policy if request.personalised else policy.base
-    turns = tuple(Message(turn.role, turn.content) for turn in request.turns)  # type: ignore[arg-type]
     return one.generate(
         request.shots if request.personalised else None,
-        turns,
+        request.turns,
         seed=request.seed or 0,
         max_new_tokens=request.max_tokens,
         temperature=request.temperature,

@@ -16,8 +16,8 @@ from fspo.llm.endpoint_config import EndpointConfig
 from fspo.modeling.chat import control_ids
 from fspo.modeling.loading import load_tokenizer
 from fspo.modeling.rendering import EpisodeRenderer
-from fspo.preferences.types import Preference
-from fspo.serving.engine import GenerationRequest, Piece, Turn
+from fspo.preferences.types import Preference, Turn
+from fspo.serving.engine import GenerationRequest, Piece
 from fspo.serving.engines.upstream import UpstreamEngine
 from tests.serving.engines.streaming_server import StreamingServer, chunk, streaming_server
 
@@ -99,7 +99,7 @@ def test_shots_are_turns_before_the_request() -> None:
     assert {name: body[name] for name in expected} == expected
     bare = sent(replace(REQUEST, turns=talk, personalised=False, seed=None, stop=()))
     assert bare["model"] == "base"
-    assert [one["content"] for one in bare["messages"]] == [turn.content for turn in talk]
+    assert [one["content"] for one in bare["messages"]] == [turn.text for turn in talk]
     assert not {"seed", "stop"} & bare.keys()
 
 

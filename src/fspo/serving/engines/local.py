@@ -22,11 +22,11 @@ from fspo.errors import ConfigError, FspoError, ModelError
 from fspo.modeling.policy import Policy
 from fspo.modeling.rendering import EpisodeRenderer, RenderedPrompt
 from fspo.preferences.sampling import shots_beside
-from fspo.preferences.types import Person, Preference, transcript
-from fspo.serving.engine import EngineState, GenerationRequest, Piece, Turn
+from fspo.preferences.types import Person, Preference, Turn, as_turns, transcript
+from fspo.serving.engine import EngineState, GenerationRequest, Piece
 from fspo.serving.engines.description_cache import DescriptionCache
 from fspo.serving.engines.lane import Job, Lane
-from fspo.serving.engines.requests import as_prompt, check_length, check_request, within_reach
+from fspo.serving.engines.requests import check_length, check_request, within_reach
 from fspo.serving.engines.trunk_cache import CacheCounts, TrunkCache
 from fspo.serving.logged_errors import outlined
 
@@ -156,7 +156,7 @@ class LocalEngine:
         """See `Engine`."""
         longest = self._policy.renderer.max_length
         check_length(turns, longest)
-        prompt = as_prompt(turns)
+        prompt = as_turns(turns)
 
         def count() -> int:
             shown = shots_beside(transcript(prompt), within_reach(shots, longest), self._policy.shots)
@@ -196,7 +196,7 @@ class LocalEngine:
         await asyncio.to_thread(self._thread.join)
 
     def _with_shots(self, request: GenerationRequest) -> RenderedPrompt:
-        prompt = as_prompt(request.turns)
+        prompt = as_turns(request.turns)
         description = request.description or self._described(request, transcript(prompt))
         shown = self._policy.shown(Person(request.shots), prompt, description)
         return self._policy.renderer.render_prompt(
@@ -212,7 +212,7 @@ class LocalEngine:
         return self._descriptions.of(request.owner, shots, keep=keep)
 
     def _without_shots(self, request: GenerationRequest) -> RenderedPrompt:
-        return self._bare.render_prompt((), as_prompt(request.turns), reserve=request.max_tokens)
+        return self._bare.render_prompt((), as_turns(request.turns), reserve=request.max_tokens)
 
     async def _called(self, function: Callable[[], T]) -> T:
         """What `function` returns in the engine's thread, between two rounds."""

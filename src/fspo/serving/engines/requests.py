@@ -1,4 +1,4 @@
-"""Requests, checked and in the words of the rooms below."""
+"""Checks of requests."""
 
 from __future__ import annotations
 
@@ -6,26 +6,13 @@ import math
 from collections.abc import Sequence
 
 from fspo.errors import DataError
-from fspo.preferences.types import Preference, as_turns
-from fspo.preferences.types import Turn as Message
-from fspo.serving.engine import GenerationRequest, Turn
+from fspo.preferences.types import Preference, Turn
+from fspo.serving.engine import GenerationRequest
 
-__all__ = ["CHARACTERS_OF_A_TOKEN", "as_prompt", "check_length", "check_request", "within_reach"]
+__all__ = ["CHARACTERS_OF_A_TOKEN", "check_length", "check_request", "within_reach"]
 
 CHARACTERS_OF_A_TOKEN = 32
 """More than tokens have on average in any text, so what is longer needs no tokenizer to be too long."""
-
-
-def as_prompt(turns: Sequence[Turn]) -> tuple[Message, ...]:
-    """The turns of a request as a prompt.
-
-    Raises:
-        DataError: they are no conversation that can be answered; see `as_turns`.
-    """
-    for turn in turns:
-        if turn.role not in ("system", "user", "assistant"):
-            raise DataError(f"A message has the role '{turn.role}'; use system, user or assistant.")
-    return as_turns(tuple(Message(turn.role, turn.content) for turn in turns))  # type: ignore[arg-type]
 
 
 def check_request(request: GenerationRequest) -> None:
@@ -50,7 +37,7 @@ def check_length(turns: Sequence[Turn], max_length: int | None) -> None:
     Raises:
         DataError: they are.
     """
-    characters = sum(len(turn.content) for turn in turns)
+    characters = sum(len(turn.text) for turn in turns)
     if max_length is not None and characters > CHARACTERS_OF_A_TOKEN * max_length:
         raise DataError(
             f"The messages have {characters:,} characters, and the model reads {max_length:,} tokens; shorten them."

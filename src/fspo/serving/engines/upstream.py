@@ -27,10 +27,9 @@ from fspo.llm.http_errors import told
 from fspo.llm.quoting import disarmed
 from fspo.modeling.layouts import conversation_messages
 from fspo.preferences.sampling import shots_beside
-from fspo.preferences.types import Preference, transcript
-from fspo.preferences.types import Turn as Message
-from fspo.serving.engine import EngineState, GenerationRequest, Piece, Turn
-from fspo.serving.engines.requests import as_prompt, check_length, check_request, within_reach
+from fspo.preferences.types import Preference, Turn, as_turns, transcript
+from fspo.serving.engine import EngineState, GenerationRequest, Piece
+from fspo.serving.engines.requests import check_length, check_request, within_reach
 
 if TYPE_CHECKING:
     import aiohttp
@@ -150,7 +149,7 @@ class UpstreamEngine:
     ) -> int:
         """See `Engine`. Without a renderer, all shots are taken to have room."""
         check_length(turns, self._longest)
-        prompt = as_prompt(turns)
+        prompt = as_turns(turns)
         shown = shots_beside(transcript(prompt), within_reach(shots, self._longest), self._most_shots)
         if self._renderer is None:
             return len(shown)
@@ -205,7 +204,7 @@ class UpstreamEngine:
         return hmac.new(self._secret, name, hashlib.sha256).hexdigest()
 
     def _body(self, request: GenerationRequest) -> dict[str, Any]:
-        prompt = as_prompt(request.turns)
+        prompt = as_turns(request.turns)
         shots: Sequence[Preference] = ()
         description = ""
         if request.personalised:
@@ -230,13 +229,11 @@ class UpstreamEngine:
             body["cache_salt"] = self.salt(request.owner, request.times_forgotten)
         return body | self._endpoint.extra_body
 
-    def _messages(
-        self, shots: Sequence[Preference], prompt: Sequence[Message], description: str
-    ) -> list[dict[str, str]]:
+    def _messages(self, shots: Sequence[Preference], prompt: Sequence[Turn], description: str) -> list[dict[str, str]]:
         """The turns for the server, in which no text holds what its tokenizer takes for a control token."""
 
-        def safe(turns: Sequence[Message]) -> list[Message]:
-            return [Message(turn.role, self._safe(turn.text)) for turn in turns]
+        def safe(turns: Sequence[Turn]) -> list[Turn]:
+            return [Turn(turn.role, self._safe(turn.text)) for turn in turns]
 
         shown = [
             Preference.after(shot.user, safe(shot.messages), self._safe(shot.chosen), self._safe(shot.rejected))
@@ -252,7 +249,7 @@ class UpstreamEngine:
         return disarmed(text)
 
     def _fitting(
-        self, shots: Sequence[Preference], prompt: tuple[Message, ...], description: str, max_tokens: int
+        self, shots: Sequence[Preference], prompt: tuple[Turn, ...], description: str, max_tokens: int
     ) -> Sequence[Preference]:
         assert self._renderer is not None
         shown = self._renderer.render_prompt(shots, prompt, description, reserve=max_tokens)
