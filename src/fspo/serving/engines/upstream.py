@@ -17,9 +17,11 @@ import secrets
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel
 
 from fspo.errors import ConfigError, DataError, FspoError, ModelError
 from fspo.llm.endpoint_config import EndpointConfig, need_client
@@ -47,24 +49,45 @@ _LONGEST_LINE = 2**20
 """Bytes of one event."""
 
 
+class _Details(BaseModel):
+    cached_tokens: int | None = None
+
+
+class _Usage(BaseModel):
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    prompt_tokens_details: _Details | None = None
+
+
+class _Delta(BaseModel):
+    content: str | None = None
+
+
+class _Choice(BaseModel):
+    delta: _Delta | None = None
+    finish_reason: str | None = None
+
+
+class _Event(BaseModel):
+    """What is read of an event of the server."""
+
+    choices: list[_Choice] | None = None
+    usage: _Usage | None = None
+    error: Any = None
+
+
 @dataclass
 class _Answer:
     """What the server has said so far."""
 
     finish: Literal[None, "stop", "length"] = None
     chunks: int = 0
-    usage: Mapping[str, Any] | None = None
+    usage: _Usage = field(default_factory=_Usage)
 
     def piece(self, text: str, finish: Literal[None, "stop", "length"]) -> Piece:
-        used = self.usage or {}
-        details = used.get("prompt_tokens_details") or {}
-        return Piece(
-            text,
-            finish,
-            int(used.get("prompt_tokens") or 0),
-            int(used.get("completion_tokens") or self.chunks),
-            int(details.get("cached_tokens") or 0),
-        )
+        used = self.usage
+        cached = used.prompt_tokens_details.cached_tokens if used.prompt_tokens_details else None
+        return Piece(text, finish, used.prompt_tokens or 0, used.completion_tokens or self.chunks, cached or 0)
 
 
 class UpstreamEngine:
@@ -281,17 +304,15 @@ class UpstreamEngine:
                 continue
             if data == "[DONE]":
                 return
-            event = json.loads(data)
-            if not isinstance(event, dict) or event.get("error") is not None:
-                raise self._failed(event)
-            if isinstance(event.get("usage"), dict):
-                answer.usage = event["usage"]
-            for choice in (event.get("choices") or [])[:1]:
-                text = (choice.get("delta") or {}).get("content")
-                if text and answer.finish is None:
-                    yield str(text)
-                if choice.get("finish_reason"):
-                    answer.finish = self._finish(str(choice["finish_reason"]))
+            event = _Event.model_validate_json(data)
+            if event.error is not None:
+                raise self._failed({"error": event.error})
+            answer.usage = event.usage or answer.usage
+            for choice in (event.choices or [])[:1]:
+                if choice.delta and choice.delta.content and answer.finish is None:
+                    yield choice.delta.content
+                if choice.finish_reason:
+                    answer.finish = self._finish(choice.finish_reason)
 
     def _finish(self, reason: str) -> Literal["stop", "length"]:
         if reason in ("stop", "length"):
