@@ -29,7 +29,7 @@ from sqlalchemy.orm import Session
 from fspo.errors import DataError
 from fspo.preferences.types import Preference, Turn, as_turns
 from fspo.printing import nearest
-from fspo.serving.access import key_digest, new_key
+from fspo.serving.api_keys import key_digest, new_key
 from fspo.serving.connection import StoreBusy, connect, erase_deleted, explained
 from fspo.serving.feedback import JudgedAnswer, Origin, Thumb, thumb_pairs
 from fspo.serving.ownership import Owner, OwnSession, pseudonym
