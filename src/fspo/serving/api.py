@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, Generic, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import anyio
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, Depends, FastAPI, Query, Request
 from fastapi import Path as PathParameter
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
-from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from pydantic import AfterValidator, Field
+from starlette.responses import JSONResponse, Response
 
 from fspo.errors import DataError, StorageError
 from fspo.serving.admission import Admission
+from fspo.serving.answer_responses import streamed_response, whole_response
 from fspo.serving.answering import Answer, Answerer, Sampling
-from fspo.serving.api_errors import ApiError, ErrorView, add_error_handlers, error_response, not_found, why
+from fspo.serving.api_errors import ApiError, ErrorView, add_error_handlers, not_found, why
 from fspo.serving.bodies import (
     AccountChange,
     ChatBody,
@@ -37,15 +37,31 @@ from fspo.serving.bodies import (
 )
 from fspo.serving.counters import ObservingMiddleware, ServerCounters
 from fspo.serving.engine import Engine, Piece
-from fspo.serving.feedback import Origin, Thumb
 from fspo.serving.forgetting import Forgetter, keep_erasing
 from fspo.serving.openai_forms import chat_completion, chat_events, response, response_events
 from fspo.serving.ownership import Owner
 from fspo.serving.page import page_router
 from fspo.serving.question_bank import QuestionBank
 from fspo.serving.rates import RateLimits
+from fspo.serving.request_limits import BodyLimitMiddleware, RequestLimitMiddleware
 from fspo.serving.shot_choice import READ
-from fspo.serving.store import Account, Learned, Page, Store, StoredAnswer, StoredPreference
+from fspo.serving.store import Account, Learned, Store, StoredAnswer
+from fspo.serving.views import (
+    AccountView,
+    ChangedAccount,
+    ChangedPreference,
+    Condition,
+    ConversationList,
+    ConversationView,
+    Deleted,
+    FeedbackView,
+    HealthView,
+    PreferenceList,
+    PreferenceView,
+    QuestionView,
+    WithdrawalView,
+    preference_view,
+)
 
 __all__ = ["MODELS", "ServerSettings", "create_app"]
 
@@ -80,164 +96,6 @@ class ServerSettings:
     """How soon the engine drops what another program has deleted in the store."""
     erase_seconds: float = 30.0
     """How soon the server tries again to erase what another program was reading."""
-
-
-class PreferenceView(BaseModel):
-    """A preference of yours."""
-
-    id: str
-    object: Literal["preference"] = "preference"
-    created: int
-    updated: int
-    prompt: list[dict[str, str]]
-    chosen: str
-    rejected: str
-    origin: Origin
-    source: str
-
-
-class ConversationView(BaseModel):
-    """A saved request of yours, and its answer."""
-
-    id: str
-    object: Literal["conversation"] = "conversation"
-    created: int
-    model: str
-    messages: list[dict[str, str]]
-    answer: str
-    shots: list[str] = Field(description="Ids of the preferences that the model saw.")
-    thumb: Thumb
-
-
-_V = TypeVar("_V", PreferenceView, ConversationView)
-
-
-class _ListView(BaseModel, Generic[_V]):
-    object: Literal["list"] = "list"
-    data: list[_V]
-    first_id: str | None
-    last_id: str | None
-    has_more: bool
-
-    @classmethod
-    def of(cls, page: Page[_T], view: Callable[[_T], _V]) -> Self:
-        """A page of the store."""
-        data = [view(entry) for entry in page.entries]
-        ends = (data[0].id, data[-1].id) if data else (None, None)
-        return cls(data=data, first_id=ends[0], last_id=ends[1], has_more=page.more)
-
-
-class PreferenceList(_ListView[PreferenceView]):
-    """Some of your preferences."""
-
-
-class ConversationList(_ListView[ConversationView]):
-    """Some of your saved conversations."""
-
-
-class QuestionView(BaseModel):
-    """Two responses to a prompt. Answer by POST /v1/preferences, with the better one as `chosen`."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "id": "question_0123456789abcdef01234567",
-                    "object": "question",
-                    "prompt": "Why is the sky blue?",
-                    "first": "Air scatters blue light more than red light.",
-                    "second": "The air knocks the blue part all over the place.",
-                    "gain": 0.62,
-                }
-            ]
-        }
-    )
-
-    id: str
-    object: Literal["question"] = "question"
-    prompt: str
-    first: str
-    second: str
-    gain: float = Field(
-        description="How much information your answer is expected to give about what you like, in bits: 0 to 1."
-    )
-
-
-_ERASED = "False while another program still reads what was deleted; the server erases it from its files afterwards."
-
-
-class ChangedPreference(PreferenceView):
-    """A preference of yours after a change."""
-
-    erased: bool = Field(description=_ERASED)
-
-
-class FeedbackView(BaseModel):
-    """What your feedback on an answer has changed."""
-
-    object: Literal["feedback"] = "feedback"
-    answer: str
-    preferences: list[PreferenceView] = Field(
-        description="What follows from it. A thumb gives a preference once another answer to the same request has the "
-        "opposite thumb."
-    )
-    removed: int = Field(description="Preferences of an earlier thumb that were deleted.")
-    erased: bool = Field(description=_ERASED)
-
-
-class Deleted(BaseModel):
-    """What was deleted."""
-
-    id: str | None = None
-    object: str
-    deleted: Literal[True] = True
-    count: int
-    erased: bool = Field(description=_ERASED)
-
-
-class AccountView(BaseModel):
-    """What the server knows of you beside your preferences."""
-
-    id: str
-    object: Literal["user"] = "user"
-    name: str
-    description: str
-    personalise: bool
-    keep_conversations: bool
-    allow_training: bool
-    rate: str
-    created: int
-    preferences: int
-
-
-class ChangedAccount(AccountView):
-    """What the server knows of you after a change."""
-
-    erased: bool = Field(description=_ERASED)
-
-
-class WithdrawalView(BaseModel):
-    """What became of your data."""
-
-    object: Literal["user.deleted"] = "user.deleted"
-    deleted: Literal[True] = True
-    removed: dict[str, int]
-    erased: bool
-    policies_to_train_again: list[str]
-
-
-_Condition = Literal["ok", "unavailable"]
-
-
-class HealthView(BaseModel):
-    """Whether the server can answer."""
-
-    status: _Condition = Field(description="`ok` if the store and the engine are.")
-    store: _Condition
-    engine: _Condition
-    model: str
-    under_way: int = Field(description="Answers under way, of all users.")
-    waiting: int = Field(description="Those that the model has not begun; 0 if another server runs the model.")
 
 
 @dataclass(frozen=True)
@@ -403,8 +261,8 @@ def create_app(
         page_router(settings.most_tokens, asks=questions is not None, reads_description=engine.reads_description)
     )
     add_error_handlers(app)
-    app.add_middleware(_BodyLimit, most=settings.most_bytes)
-    app.add_middleware(_RequestLimit, most=settings.most_requests)
+    app.add_middleware(BodyLimitMiddleware, most=settings.most_bytes)
+    app.add_middleware(RequestLimitMiddleware, most=settings.most_requests)
     app.add_middleware(ObservingMiddleware, counters=counters)
     return app
 
@@ -430,7 +288,7 @@ async def health(parts: Parts, response: Response) -> HealthView:
     )
 
 
-def _condition(fine: bool) -> _Condition:
+def _condition(fine: bool) -> Condition:
     return "ok" if fine else "unavailable"
 
 
@@ -479,8 +337,8 @@ async def chat(body: ChatBody, request: Request, parts: Parts, caller: Asking) -
         return await parts.answerer.begin(caller.owner, body.model, turns, sampling)
 
     if body.stream:
-        return await _stream(request, begin, events)
-    return await _whole(request, begin, lambda answer, text: chat_completion(answer, text, show_shots=show))
+        return await streamed_response(request, begin, events)
+    return await whole_response(request, begin, lambda answer, text: chat_completion(answer, text, show_shots=show))
 
 
 @_router.post("/responses", response_class=JSONResponse, responses=_STREAM)
@@ -496,8 +354,8 @@ async def respond(body: ResponsesBody, request: Request, parts: Parts, caller: A
         return await parts.answerer.begin(caller.owner, body.model, turns, sampling)
 
     if body.stream:
-        return await _stream(request, begin, events)
-    return await _whole(request, begin, lambda answer, text: response(answer, text, show_shots=show))
+        return await streamed_response(request, begin, events)
+    return await whole_response(request, begin, lambda answer, text: response(answer, text, show_shots=show))
 
 
 def _tokens(parts: _Parts, **limits: int | None) -> int:
@@ -510,87 +368,6 @@ def _tokens(parts: _Parts, **limits: int | None) -> int:
                 raise ApiError(400, message, "invalid_value", param=param)
             return limit
     return min(parts.settings.max_tokens, most)
-
-
-async def _whole(
-    request: Request, begin: Callable[[], Awaitable[Answer]], form: Callable[[Answer, str], dict[str, Any]]
-) -> Response:
-    async def read() -> Response:
-        answer = await begin()
-        try:
-            texts = [piece.text async for piece in answer.pieces]
-        finally:
-            await _close(answer.pieces)
-        return JSONResponse(form(answer, "".join(texts)))
-
-    return await _unless_gone(request, read)
-
-
-async def _stream(
-    request: Request,
-    begin: Callable[[], Awaitable[Answer]],
-    events: Callable[[Answer, AsyncIterator[Piece]], AsyncIterator[bytes]],
-) -> Response:
-    async def first() -> Response:
-        answer = await begin()
-        try:
-            # An error before the first piece has a status code of its own.
-            piece = await anext(answer.pieces, None)
-        except BaseException:
-            await _close(answer.pieces)
-            raise
-        return _Stream(events(answer, _chained(piece, answer.pieces)), answer.pieces)
-
-    return await _unless_gone(request, first)
-
-
-async def _chained(first: Piece | None, rest: AsyncIterator[Piece]) -> AsyncIterator[Piece]:
-    if first is not None:
-        yield first
-    async for piece in rest:
-        yield piece
-
-
-class _Stream(StreamingResponse):
-    """A stream of events that ends the answer when the client leaves."""
-
-    def __init__(self, events: AsyncIterator[bytes], pieces: AsyncIterator[Piece]) -> None:
-        super().__init__(events, media_type="text/event-stream", headers={"cache-control": "no-store"})
-        self._pieces = pieces
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            await _close(self.body_iterator)
-            await _close(self._pieces)
-
-
-async def _close(iterator: Any) -> None:
-    with anyio.CancelScope(shield=True):
-        await iterator.aclose()
-
-
-async def _unless_gone(request: Request, work: Callable[[], Awaitable[Response]]) -> Response:
-    """Do the work, and end it when the client leaves."""
-    result: Response | None = None
-    raised: Exception | None = None
-
-    async def watch(scope: anyio.CancelScope) -> None:
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-        scope.cancel()
-
-    async with anyio.create_task_group() as group:
-        group.start_soon(watch, group.cancel_scope)
-        try:
-            result = await work()
-        except Exception as error:
-            raised = error  # a group of tasks would wrap it
-        group.cancel_scope.cancel()
-    if raised is not None:
-        raise raised
-    return result or Response(status_code=499)
 
 
 def _log_fault(error: BaseException) -> None:
@@ -612,7 +389,7 @@ def add_preference(body: PreferenceBody, parts: Parts, caller: Known) -> Prefere
         source=body.source,
         most=parts.settings.most_preferences,
     )
-    return _view(stored)
+    return preference_view(stored)
 
 
 @_router.get("/preferences")
@@ -625,13 +402,13 @@ def list_preferences(
 ) -> PreferenceList:
     """Your preferences, by default the newest first."""
     page = parts.store.page(caller.owner, limit=limit, after=after, newest_first=order == "desc")
-    return PreferenceList.of(_found(page, "preference"), _view)
+    return PreferenceList.of(_found(page, "preference"), preference_view)
 
 
 @_router.get("/preferences/{preference}")
 def show_preference(preference: PreferencePath, parts: Parts, caller: Known) -> PreferenceView:
     """One of your preferences."""
-    return _view(_found(parts.store.preference(caller.owner, preference), "preference"))
+    return preference_view(_found(parts.store.preference(caller.owner, preference), "preference"))
 
 
 @_router.patch("/preferences/{preference}")
@@ -647,7 +424,7 @@ async def change_preference(
             caller.owner, preference, turns=turns, chosen=body.chosen, rejected=body.rejected, source=body.source
         ),
     )
-    view = _view(_found(stored, "preference"))
+    view = preference_view(_found(stored, "preference"))
     return ChangedPreference(**view.model_dump(), erased=await _erased(parts))
 
 
@@ -713,20 +490,6 @@ def _found(stored: _T | None, what: str) -> _T:
     return stored
 
 
-def _view(stored: StoredPreference) -> PreferenceView:
-    one = stored.preference
-    return PreferenceView(
-        id=stored.id,
-        created=stored.created,
-        updated=stored.updated,
-        prompt=[{"role": turn.role, "content": turn.text} for turn in one.messages],
-        chosen=one.chosen,
-        rejected=one.rejected,
-        origin=stored.origin,
-        source=str(one.source.get("source", "")),
-    )
-
-
 @_router.post("/feedback")
 async def give_feedback(body: FeedbackBody, parts: Parts, caller: Known) -> FeedbackView:
     """Say what you think of a saved answer: a thumb, your own version, or that you used it instead of another one.
@@ -753,7 +516,7 @@ async def give_feedback(body: FeedbackBody, parts: Parts, caller: Known) -> Feed
     learned = await _changed(parts, caller, learn, lambda found: found.removed)
     return FeedbackView(
         answer=body.answer,
-        preferences=[_view(stored) for stored in learned.preferences],
+        preferences=[preference_view(stored) for stored in learned.preferences],
         removed=learned.removed,
         erased=await _erased(parts),
     )
@@ -865,54 +628,3 @@ async def delete_me(parts: Parts, caller: Known) -> WithdrawalView:
     return WithdrawalView(
         removed=done.removed, erased=done.erased, policies_to_train_again=[Path(name).name for name in done.policies]
     )
-
-
-class _RequestLimit:
-    """Refuses requests to the API while many are under way, before anything is read or looked up."""
-
-    def __init__(self, app: Any, most: int) -> None:
-        self._app, self._most = app, most
-        self._under_way = 0
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] != "http" or not scope["path"].startswith("/v1/"):
-            await self._app(scope, receive, send)
-            return
-        if self._under_way >= self._most:
-            headers = {"retry-after": "1"}
-            full = ApiError(503, "The server has too many requests; try again later.", "server_full", headers=headers)
-            await error_response(full)(scope, receive, send)
-            return
-        self._under_way += 1
-        try:
-            await self._app(scope, receive, send)
-        finally:
-            self._under_way -= 1
-
-
-class _BodyLimit:
-    """Refuses bodies that are too large, before they are read."""
-
-    def __init__(self, app: Any, most: int) -> None:
-        self._app, self._most = app, most
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        said = dict(scope["headers"]).get(b"content-length", b"0")
-        too_large = ApiError(413, f"A body has at most {self._most:,} bytes.", "body_too_large")
-        if said.isdigit() and int(said) > self._most:
-            await error_response(too_large)(scope, receive, send)
-            return
-        read = 0
-
-        async def limited() -> Any:
-            nonlocal read
-            message = await receive()
-            read += len(message.get("body", b""))
-            if read > self._most:
-                raise HTTPException(413, too_large.message)
-            return message
-
-        await self._app(scope, limited, send)
