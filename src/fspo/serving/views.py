@@ -153,7 +153,7 @@ class AccountView(BaseModel):
     personalise: bool
     keep_conversations: bool
     allow_training: bool
-    rate: str
+    rate: str = Field(description="Your own limit of answers; empty: the limit of the server.")
     created: int
     preferences: int
 
