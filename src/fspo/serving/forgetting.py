@@ -81,15 +81,20 @@ class Forgetter:
             raise
 
     async def run(self) -> None:
-        """Look again and again, until this is cancelled."""
+        """Look again and again, until this is cancelled. The log has a problem once, however long it lasts."""
+        before = ""
         while True:
             await anyio.sleep(self._seconds)
+            problem = ""
             try:
                 await self.look()
             except FspoError as error:
-                _LOG.warning("The server could not look for deletions: %s", error)
+                problem = str(error)
             except Exception as error:  # an end of the looks would keep what people delete later
-                _LOG.error("The server could not look for deletions (%s).", outlined(error))
+                problem = f"{outlined(error)}."
+            if problem not in ("", before):
+                _LOG.error("The server could not look for deletions: %s", problem)
+            before = problem
 
 
 async def keep_erasing(store: Store, *, seconds: float) -> None:
