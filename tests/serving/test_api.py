@@ -695,8 +695,9 @@ def test_the_log_says_why_a_request_failed_and_quotes_nobody(
 
 def test_the_log_says_where_an_answer_broke_off(site: Site, caplog: pytest.LogCaptureFixture) -> None:
     with site.http() as ann:
-        ann.post("/chat/completions", json={"model": "fspo", "messages": ask("break later"), "stream": True})
-    assert re.search(r"broke off: ModelError at .*serving/echo\.py:\d+ stream", caplog.text)
+        sent = ann.post("/chat/completions", json={"model": "fspo", "messages": ask("break later"), "stream": True})
+    request = sent.headers["x-request-id"]
+    assert re.search(rf"{request} broke off: ModelError at .*serving/echo\.py:\d+ stream", caplog.text)
     assert "10.0.0.7" not in caplog.text
 
 

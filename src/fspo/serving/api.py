@@ -331,7 +331,7 @@ async def chat(body: ChatBody, request: Request, parts: Parts, caller: Asking) -
 
     def events(answer: Answer, pieces: AsyncIterator[Piece]) -> AsyncIterator[bytes]:
         usage = bool(body.stream_options.include_usage)
-        return chat_events(answer, pieces, usage=usage, show_shots=show, fault=_log_fault)
+        return chat_events(answer, pieces, usage=usage, show_shots=show, fault=partial(_log_fault, request))
 
     async def begin() -> Answer:
         return await parts.answerer.begin(caller.owner, body.model, turns, sampling)
@@ -348,7 +348,7 @@ async def respond(body: ResponsesBody, request: Request, parts: Parts, caller: A
     turns, show = request_turns(body.messages), body.fspo.shots
 
     def events(answer: Answer, pieces: AsyncIterator[Piece]) -> AsyncIterator[bytes]:
-        return response_events(answer, pieces, show_shots=show, fault=_log_fault)
+        return response_events(answer, pieces, show_shots=show, fault=partial(_log_fault, request))
 
     async def begin() -> Answer:
         return await parts.answerer.begin(caller.owner, body.model, turns, sampling)
@@ -370,8 +370,8 @@ def _tokens(parts: _Parts, **limits: int | None) -> int:
     return min(parts.settings.max_tokens, most)
 
 
-def _log_fault(error: BaseException) -> None:
-    _LOG.error("An answer broke off: %s", why(error))
+def _log_fault(request: Request, error: BaseException) -> None:
+    _LOG.error("The answer to the request %s broke off: %s", request.state.request_id, why(error))
 
 
 # Preferences
