@@ -24,6 +24,8 @@ SIZES = {
     "augment_rounds": 12,
     "refinement": "{rounds: 1, pairs: 4}",
 }
+SHORT_PAUSES = "import fspo.llm.endpoint\nfspo.llm.endpoint._SHORTEST = 0.01\n"
+"""Before a request is repeated; most of them are here. tests/llm looks at the pauses."""
 ALL = dict.fromkeys(REPLIES, 0.9 / len(REPLIES))
 """Nine tenths of all replies are odd, in all ways alike."""
 
@@ -32,7 +34,8 @@ def synthesized(output: Path, address: str, *more: str, options: tuple[str, ...]
     settings = [f"synthesis.{key}={value}" for key, value in SIZES.items()]
     settings += [f"endpoint.base_url={address}", "endpoint.model=scripted", *more]
     sets = [word for setting in settings for word in ("--set", setting)]
-    done = run("synth", ROOT / "configs/elix-easy-endpoint.yaml", "--output", output, *sets, *options, code=code)
+    words = [ROOT / "configs/elix-easy-endpoint.yaml", "--output", output, *sets, *options]
+    done = run("synth", *words, code=code, first=SHORT_PAUSES)
     return " ".join((done.stdout + done.stderr).split())
 
 

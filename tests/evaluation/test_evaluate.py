@@ -54,6 +54,7 @@ def out(evaluated: tuple[Run, Path], tmp_path: Path) -> Path:
     return Path(shutil.copytree(evaluated[1], tmp_path / "evaluation"))
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_every_method_is_measured_in_the_fixed_schema(out: Path, tmp_path: Path) -> None:
     metrics = read_json(out / "metrics.json")
     assert list(metrics) == ["base", "few-shot", "pref-ft", "ipo", "fspo", "oracle"]

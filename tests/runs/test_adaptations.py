@@ -25,6 +25,7 @@ SHORT = {"steps": 2, "users_per_step": 2, "queries": 2, "warmup": 0, "lora": {"r
 NEURAL = {"shots": 2, "hidden": 8, "heads": 2, "components": 4, "mirror": True}
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_they_stand_beside_the_other_methods(tmp_path: Path, tiny_model_path: Path) -> None:
     values: dict[str, Any] = {
         "methods": ["ipo", "np-dpo", "p-rlhf", "summary", "steering", "ttt", "asls"],

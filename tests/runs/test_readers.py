@@ -77,6 +77,7 @@ def all_parts(folder: RunFolder) -> dict[str, Any]:
         return pipeline.evaluate(folder, Silent())
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_readers_stand_beside_the_other_methods(tmp_path: Path, tiny_model_path: Path) -> None:
     folder = run(tmp_path, tiny_model_path)
     metrics = all_parts(folder)
