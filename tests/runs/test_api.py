@@ -20,7 +20,7 @@ from tests.fake_endpoint import fake_endpoint, stats
 from tests.synthesis.helpers import write_domain
 from tests.training import helpers
 
-MEASURED: dict[str, Any] = {"shots": 2, "queries": 2, "robustness": {"users": 0}}
+MEASURED: dict[str, Any] = {"shots": 2, "queries": 2, "robustness": {"users": 0}, "max_new_tokens": 4}
 
 
 def longer(shots: Sequence[Preference], prompt: str, response: str) -> float:
@@ -54,7 +54,6 @@ def results(policy: Path, held_out: PreferenceDataset, tmp_path_factory: pytest.
         judge=judge,
         progress=Silent(),
         answers=1,
-        max_new_tokens=4,
         **MEASURED,
     )
 
