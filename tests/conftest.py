@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import importlib
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -12,6 +13,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +63,24 @@ _LONGEST = (
 )
 """Files of tests that take longest, in order."""
 _ROOMS = ("e2e", "training", "benchmarks", "evaluation", "synthesis", "modeling")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection(session: pytest.Session) -> None:
+    """Import the test files for the whole suite, in each worker from another file on.
+
+    In a new checkout most of the time goes into compiling them, and each compiled file is kept for all. If the workers
+    began with the same file, all of them would compile every file at the same moment.
+    """
+    worker, workers = os.environ.get("PYTEST_XDIST_WORKER"), os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")
+    if worker is None or list(session.config.args) != session.config.getini("testpaths"):
+        return
+    files = sorted(TESTS.rglob("test_*.py"))
+    first = len(files) * int(worker.removeprefix("gw")) // int(workers)
+    for path in (*files[first:], *files[:first]):
+        # A file that can't be imported is reported when it is collected.
+        with suppress(Exception, pytest.skip.Exception):
+            importlib.import_module(".".join(path.relative_to(TESTS.parent).with_suffix("").parts))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
