@@ -16,7 +16,7 @@ from fspo.evaluation.config import EvaluationConfig, Floors, JudgeConfig
 from fspo.evaluation.judges.answer_quality import Quality
 from fspo.evaluation.judges.judges import obtain_judges
 from fspo.evaluation.judges.win_rates import Answer, AnswerKey, judge_answers
-from fspo.evaluation.judging_stage import JudgingStage, agreement, cohens_kappa
+from fspo.evaluation.judging_stage import JudgingStage, agreement, cohens_kappa, matched_in_length
 from fspo.evaluation.metrics.answer_metrics import win_rates
 from fspo.evaluation.metrics.table import estimates
 from fspo.evaluation.statistics.intervals import Estimate
@@ -260,3 +260,12 @@ def test_only_what_both_judged_counts_and_users_are_the_clusters() -> None:
     assert (share.users, share.items) == (3, 6)
     assert agreement(first, {}) is None
     assert cohens_kappa(first, {}) is None
+
+
+def test_pairs_within_the_band_are_kept_whichever_is_longer() -> None:
+    def answers(method: str, *lengths: int) -> list[Answer]:
+        return [Answer(method, "plain", f"{n}", "u", "p", "x" * length) for n, length in enumerate(lengths)]
+
+    base = {answer.item: answer for answer in answers("base", 100, 100, 100, 100, 0)}
+    kept = matched_in_length(answers("fspo", 125, 80, 126, 79, 0), base, 1.25)
+    assert [answer.item for answer in kept] == ["0", "1", "4"]

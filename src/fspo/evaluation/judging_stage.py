@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
 from typing import TypeVar
@@ -13,7 +13,6 @@ from fspo.evaluation.config import BASE, HEADLINE, EvaluationConfig
 from fspo.evaluation.judges.answer_quality import Quality
 from fspo.evaluation.judges.judgement_store import shortcomings
 from fspo.evaluation.judges.length_control import Judged, LengthControlled, difficulties, length_controlled
-from fspo.evaluation.judges.matching import bared, matched_in_length
 from fspo.evaluation.judges.win_rates import Answer, AnswerKey, JudgedAnswer, folder_name, judge_answers
 from fspo.evaluation.metrics.answer_metrics import judged_column, win_rates
 from fspo.evaluation.metrics.records import counts
@@ -22,10 +21,11 @@ from fspo.evaluation.scoring.eval_episodes import Item
 from fspo.evaluation.statistics.intervals import Estimate, clustered_mean
 from fspo.judging.judge import Judge, can_judge
 from fspo.judging.pairwise import PairwiseJudge
+from fspo.preferences.markup import bare
 from fspo.preferences.types import User
 from fspo.progress import Progress, Silent
 
-__all__ = ["JudgingStage", "agreement", "cohens_kappa"]
+__all__ = ["JudgingStage", "agreement", "cohens_kappa", "matched_in_length"]
 
 Answers = Mapping[AnswerKey, Sequence[Answer]]
 JudgedAnswers = Mapping[AnswerKey, Sequence[JudgedAnswer]]
@@ -165,12 +165,18 @@ class JudgingStage:
         """The answers that are matched, and all of them in the form that these were matched in."""
         everything: Answers = answers
         if "format" in self.config.match:
-            everything = {drawn: bared(rows) for drawn, rows in answers.items()}
+            everything = {d: [replace(one, text=bare(one.text)) for one in rows] for d, rows in answers.items()}
         if "length" not in self.config.match:
             return everything, everything
         base = {answer.item: answer for answer in everything.get(self._base, ())}
         band = self.config.match_band
         return {drawn: matched_in_length(rows, base, band) for drawn, rows in everything.items()}, everything
+
+
+def matched_in_length(answers: Sequence[Answer], base: Mapping[str, Answer], band: float) -> list[Answer]:
+    """Those of the answers whose length in characters is at most `band` times the base answer's, and the reverse."""
+    lengths = ((answer, sorted((len(answer.text), len(base[answer.item].text)))) for answer in answers)
+    return [answer for answer, (shorter, longer) in lengths if longer <= band * shorter]
 
 
 def _controlled(judged_answers: JudgedAnswers) -> dict[AnswerKey, LengthControlled]:
