@@ -45,9 +45,8 @@ from fspo.preferences.splits import Splits
 from fspo.preferences.types import Split
 from fspo.training.adapters import prepare_weights
 from fspo.training.config import LoraSettings, TrainingConfig
-from fspo.training.losses import figures, score, total_loss
+from fspo.training.losses import figures, means, score, total_loss
 from fspo.training.references import reference_of
-from fspo.training.scoring import means
 from fspo.training.steps import StepCollator, Unit
 
 __all__ = ["Settings", "main", "race"]

@@ -20,10 +20,18 @@ from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.sampling import EpisodeSampler
 from fspo.training import processes
 from fspo.training.config import TrainingConfig
-from fspo.training.losses import add_figures, description_losses, figures, losses, partial_loss, score, total_loss
+from fspo.training.losses import (
+    add_figures,
+    description_losses,
+    figures,
+    losses,
+    means,
+    partial_loss,
+    score,
+    total_loss,
+)
 from fspo.training.objectives import ipo
 from fspo.training.rationalization import CommonWords, Rationalizer
-from fspo.training.scoring import means
 from fspo.training.steps import Drafts, StepBatch, StepCollator
 from fspo.training.train import train_policy
 from tests.training.helpers import small_dataset

@@ -5,6 +5,7 @@ A thin layer: model, preferences and settings become a `Training`, which is what
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -31,9 +32,8 @@ from fspo.preferences.sampling import check_no_leak
 from fspo.preferences.types import PromptLike
 from fspo.progress import PlainProgress, Progress
 from fspo.training.config import LoraSettings
-from fspo.training.losses import Reference
+from fspo.training.losses import Reference, mean_figures
 from fspo.training.references import reference_of
-from fspo.training.scoring import mean_figures
 from fspo.training.settings import FSPOConfig, unknown_argument
 from fspo.training.start import Start
 from fspo.training.train import MEMORY_ADVICE, Loop, Training
@@ -44,19 +44,6 @@ if TYPE_CHECKING:
     from fspo.training.steps import Observer
 
 __all__ = ["FSPOTrainer"]
-
-_ARGUMENTS = (
-    "model",
-    "args",
-    "train_dataset",
-    "eval_dataset",
-    "processing_class",
-    "peft_config",
-    "callbacks",
-    "compute_metrics",
-    "observer",
-    "progress",
-)
 
 
 class FSPOTrainer:
@@ -112,7 +99,7 @@ class FSPOTrainer:
                 not know.
         """
         for name in unknown_arguments:
-            raise unknown_argument("FSPOTrainer", name, _ARGUMENTS)
+            raise unknown_argument("FSPOTrainer", name, inspect.signature(FSPOTrainer).parameters)
         model = expanded(model) if isinstance(model, str | Path) else model
         _check_kinds(model, args, peft_config)
         _check_callbacks(callbacks)

@@ -7,6 +7,7 @@ side by side and the labelled one first.
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ __all__ = [
     "description_losses",
     "figures",
     "losses",
+    "mean_figures",
+    "means",
     "partial_loss",
     "reference_margins",
     "score",
@@ -187,6 +190,20 @@ def figures(scores: PassScores, config: TrainingConfig) -> dict[str, float]:
             if scores.described.sums.shape[1] == 2:
                 means["description_accuracy"] = _rightness(_description_margins(scores, config))
         return {name: values.mean().item() for name, values in means.items()}
+
+
+def mean_figures(
+    policy: torch.nn.Module, units: Sequence[Unit], config: TrainingConfig, reference: Reference | None
+) -> dict[str, float]:
+    """Means of `figures` over episodes, each scored in a pass of its own."""
+    with torch.no_grad():
+        return means([figures(score(policy, [unit], config, reference), config) for unit in units])
+
+
+def means(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The mean of each figure over the rows that have it."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: statistics.fmean(row[name] for row in rows if name in row) for name in names}
 
 
 def add_figures(sums: dict[str, float], means: Mapping[str, float], units: Sequence[Unit], batch: StepBatch) -> None:

@@ -31,13 +31,13 @@ from fspo.training.losses import (
     Reference,
     add_figures,
     figures,
+    means,
     partial_loss,
     score,
     without_loss,
 )
 from fspo.training.rationalization import Rationalizer
 from fspo.training.references import FrozenReference, trainable_weights
-from fspo.training.scoring import means
 from fspo.training.selection import Course, best_weights, prune_best, save_best
 from fspo.training.steps import EpisodeStream, Margins, Share, StepBatch, StepCollator, Unit, shares
 
