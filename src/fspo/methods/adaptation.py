@@ -19,7 +19,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fspo.errors import ConfigError
 from fspo.modeling.user_views import UserView
-from fspo.printing import counted
 from fspo.pydantic_errors import first_fault
 
 if TYPE_CHECKING:
@@ -143,11 +142,6 @@ class Adaptation(ABC):
         self._states = LastStates[UserState]()
 
     @classmethod
-    def most_shots(cls, settings: Any) -> int | None:
-        """Most shots that it takes with these settings; None: any number."""
-        return None
-
-    @classmethod
     def work(
         cls,
         settings: Any,
@@ -236,24 +230,6 @@ class AdaptationRow:
             return kind.model_validate({**known, **self.given})
         except ValidationError as error:
             raise ConfigError(f"The method '{self.name}': {first_fault(error, kind).sentence}") from error
-
-    def check_shots(self, shots: int) -> None:
-        """Check that it takes so many shots.
-
-        Raises:
-            ConfigError: it takes fewer, or needs more.
-        """
-        most, least = self.kind.most_shots(self.settings), self.kind.least_shots
-        if most is not None and shots > most:
-            raise ConfigError(
-                f"'{self.name}' takes at most {most} shots, and the evaluation shows {shots}; raise its limit in "
-                f"adaptations.{self.name}, or show fewer."
-            )
-        if shots < least:
-            raise ConfigError(
-                f"'{self.name}' needs at least {counted(least, 'shots')}, and the evaluation shows {shots}; show more, "
-                "or leave it out of the methods."
-            )
 
     def identity(self) -> dict[str, Any]:
         """What decides a user's policy besides weights and shots, ready for JSON."""

@@ -61,7 +61,7 @@ class AdaptedPolicy(Policy):
         Args:
             place: the folder of the policy that the method trained or changes, or the name of a model.
             row: the method and its settings.
-            shots: how many preferences are used at most; by default as many as the method takes.
+            shots: how many preferences are used at most; by default all.
             layout: how shots are shown; by default as in training, and `conversation` where nothing was trained.
             max_length: most tokens that are read at once, with the answer.
             dtype: float32, bfloat16 or float16.
@@ -75,7 +75,6 @@ class AdaptedPolicy(Policy):
         training: dict[str, Any] = dict(card.details.get("training") or {}) if card is not None else {}
         usual = training.get("layout", EARLIER_LAYOUT) if training else DEFAULT_LAYOUT
         longest = training.get("max_length") if max_length is None else max_length
-        most = [limit for limit in (shots, row.kind.most_shots(row.settings)) if limit is not None]
         super().__init__(
             self._enter_plain,
             renderer_of(place, longest, layout or usual).with_context(row.kind.in_context),
@@ -83,7 +82,7 @@ class AdaptedPolicy(Policy):
             base=self._base_policy,
             training={**training, "describe": "none", "reference": "none"},
             weights=PolicyWeights(place, dtype, device),
-            **({"shots": min(most)} if most else {}),
+            **({} if shots is None else {"shots": shots}),
         )
         self.row = row
         self._place, self._card, self._dtype, self._device = place, card, dtype, device
