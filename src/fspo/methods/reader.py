@@ -24,6 +24,7 @@ from fspo.printing import counted
 
 __all__ = [
     "EpisodeBatch",
+    "EpisodicReader",
     "EpisodicSettings",
     "Heads",
     "Pairs",
@@ -32,6 +33,7 @@ __all__ = [
     "TrainingUser",
     "TrainingUsers",
     "bradley_terry",
+    "fit_mixture",
     "index_users",
     "minimise",
 ]
@@ -164,6 +166,11 @@ class TrainingUsers:
         """All preferences of one user."""
         user = self.users[place]
         return Pairs(self.features[user.chosen], self.features[user.rejected])
+
+    @property
+    def owners(self) -> Tensor:
+        """The place of the user of each of the pooled preferences."""
+        return torch.cat([torch.full((len(user.chosen),), place) for place, user in enumerate(self.users)])
 
     @cached_property
     def pooled(self) -> Pairs:
@@ -337,3 +344,47 @@ def minimise(
             schedule.step()
         losses.append(float(value.detach()))
     return statistics.fmean(losses[-max(1, steps // 10) :])
+
+
+class EpisodicReader(Reader):
+    """A reader that learns from episodes of the training users; its settings are `EpisodicSettings`."""
+
+    def learn(
+        self,
+        users: TrainingUsers,
+        generator: torch.Generator,
+        loss: Callable[[EpisodeBatch, int], Tensor],
+        *,
+        fewest: int | None = 0,
+    ) -> float:
+        """Take steps of Adam on the loss of a batch and the number of its step; returns the mean of the last tenth.
+
+        Each step draws a number of shots, from `fewest` to that of the settings; None: always as many as the latter.
+        """
+        settings = self.settings
+
+        def of_step(step: int) -> Tensor:
+            k = settings.shots
+            if fewest is not None:
+                k = int(torch.randint(fewest, k + 1, (1,), generator=generator))
+            batch = users.episodes(
+                generator, users=settings.users_per_step, shots=k, queries=settings.queries, mirror=settings.mirror
+            )
+            return loss(batch, step)
+
+        return minimise(
+            self.parameters(),
+            of_step,
+            steps=settings.steps,
+            learning_rate=settings.learning_rate,
+            weight_decay=settings.weight_decay,
+        )
+
+
+def fit_mixture(count: int, loss: Callable[[Tensor], Tensor], *, steps: int, learning_rate: float) -> Tensor:
+    """[count]: softmax(w), with w fitted from 0 by steps of Adam on the loss of softmax(w)."""
+    with torch.enable_grad():
+        w = torch.zeros(count, requires_grad=True)
+        if steps:
+            minimise([w], lambda _: loss(w.softmax(-1)), steps=steps, learning_rate=learning_rate, cosine=False)
+    return w.detach().softmax(-1)

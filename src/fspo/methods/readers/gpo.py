@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from fspo.methods.reader import EpisodicSettings, Heads, Pairs, Reader, TrainingUsers, minimise
+from fspo.methods.reader import EpisodeBatch, EpisodicReader, EpisodicSettings, Heads, Pairs, TrainingUsers
 
 __all__ = ["Gpo", "GpoSettings", "option_loss"]
 
@@ -28,7 +28,7 @@ class GpoSettings(EpisodicSettings):
     """Of Adam; falls to 0 along a cosine."""
 
 
-class Gpo(Reader):
+class Gpo(EpisodicReader):
     """Group preference optimization (arXiv 2310.11523) with one user as a group and each pair as a question.
 
     A point is a response with its share of the choice: the chosen response of a shot has 1, the rejected one 0, a
@@ -66,27 +66,16 @@ class Gpo(Reader):
 
     def fit(self, users: TrainingUsers) -> Mapping[str, float]:
         """Take steps on episodes with a random number of shots."""
-        settings, generator = self.settings, torch.Generator().manual_seed(self.settings.seed)
+        generator = torch.Generator().manual_seed(self.settings.seed)
 
-        def loss(step: int) -> Tensor:
-            k = int(torch.randint(0, settings.shots + 1, (1,), generator=generator))
-            batch = users.episodes(
-                generator, users=settings.users_per_step, shots=k, queries=settings.queries, mirror=settings.mirror
-            )
+        def loss(batch: EpisodeBatch, step: int) -> Tensor:
             points = _labelled(batch.shots_chosen, batch.shots_rejected)
             found = self.predict(points, torch.cat([batch.chosen, batch.rejected], dim=1))
             means, raw = torch.stack(found.chunk(2, dim=1), dim=2).unbind(-1)  # [B, q, 2] each
             shares = torch.tensor([1.0, 0.0]).expand_as(means)
             return option_loss(means, raw, shares).mean()
 
-        final = minimise(
-            self.parameters(),
-            loss,
-            steps=settings.steps,
-            learning_rate=settings.learning_rate,
-            weight_decay=settings.weight_decay,
-        )
-        return {"loss": final}
+        return {"loss": self.learn(users, generator, loss)}
 
     def predict(self, context: Tensor, targets: Tensor) -> Tensor:
         """[B, C, 2]: mean and raw deviation of targets [B, C, d], given labelled points [B, n, d + 1]."""

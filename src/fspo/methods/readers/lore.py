@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from fspo.methods.reader import Pairs, Reader, ReaderSettings, TrainingUsers, bradley_terry, minimise
+from fspo.methods.reader import Pairs, Reader, ReaderSettings, TrainingUsers, bradley_terry, fit_mixture, minimise
 
 __all__ = ["Lore", "LoreSettings"]
 
@@ -55,7 +55,7 @@ class Lore(Reader):
     def fit(self, users: TrainingUsers) -> Mapping[str, float]:
         """Fit basis and weights on all preferences of the training users."""
         settings, pooled = self.settings, users.pooled.differences
-        owner = torch.cat([torch.full((len(user.chosen),), place) for place, user in enumerate(users.users)])
+        owner = users.owners
         share = 1 / (torch.bincount(owner).float()[owner] * len(users))
         generator = torch.Generator().manual_seed(settings.seed)
         logits = torch.randn(len(users), settings.rank, generator=generator).requires_grad_()
@@ -72,17 +72,13 @@ class Lore(Reader):
     def adapt(self, shots: Pairs) -> Tensor:
         """[K]: softmax(w), with w fitted on the shots."""
         inputs = (shots.differences @ self.basis.detach()) / self.settings.temperature
-        with torch.enable_grad():
-            w = torch.zeros(self.settings.rank, requires_grad=True)
-            if len(shots) and self.settings.new_user_steps:
-                minimise(
-                    [w],
-                    lambda step: bradley_terry(inputs @ w.softmax(-1), torch.zeros(len(inputs))).mean(),
-                    steps=self.settings.new_user_steps,
-                    learning_rate=self.settings.new_user_learning_rate,
-                    cosine=False,
-                )
-        return w.detach().softmax(-1)
+        zeros, settings = torch.zeros(len(shots)), self.settings
+        return fit_mixture(
+            settings.rank,
+            lambda weights: bradley_terry(inputs @ weights, zeros).mean(),
+            steps=settings.new_user_steps if len(shots) else 0,
+            learning_rate=settings.new_user_learning_rate,
+        )
 
     def rewards(self, user: Tensor, candidates: Tensor) -> Tensor:
         """[C]: x V softmax(w)."""

@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from fspo.methods.reader import EpisodicSettings, Pairs, Reader, TrainingUsers, bradley_terry, minimise
+from fspo.methods.reader import EpisodeBatch, EpisodicReader, EpisodicSettings, Pairs, TrainingUsers, bradley_terry
 
 __all__ = ["Mrm", "MrmSettings", "adam_step", "robust_weights"]
 
@@ -33,7 +33,7 @@ class MrmSettings(EpisodicSettings):
     """Episodes of a step."""
 
 
-class Mrm(Reader):
+class Mrm(EpisodicReader):
     """Meta reward modelling: base rewards are linear in x, a user's reward is their mean weighted by softmax(w).
 
     Inner loop: Adam on w, from a learned start, on the loss of the shots. Outer loop: Adam through the inner steps on
@@ -58,26 +58,13 @@ class Mrm(Reader):
         """Take outer steps."""
         settings, generator = self.settings, torch.Generator().manual_seed(self.settings.seed)
 
-        def loss(step: int) -> Tensor:
-            batch = users.episodes(
-                generator,
-                users=settings.users_per_step,
-                shots=settings.shots,
-                queries=settings.queries,
-                mirror=settings.mirror,
-            )
+        def loss(batch: EpisodeBatch, step: int) -> Tensor:
             w = self.adapted(self.heads(batch.shots_chosen - batch.shots_rejected), meta=True)
             margins = (self.heads(batch.chosen - batch.rejected) @ w.softmax(-1)[..., None])[..., 0]
             losses = bradley_terry(margins, torch.zeros_like(margins)).mean(1)
             return (robust_weights(losses.detach(), settings.robust_temperature) * losses).sum()
 
-        final = minimise(
-            self.parameters(),
-            loss,
-            steps=settings.steps,
-            learning_rate=settings.learning_rate,
-            weight_decay=settings.weight_decay,
-        )
+        final = self.learn(users, generator, loss, fewest=None)
         batch = users.episodes(generator, users=64, shots=settings.shots, queries=1)
         with torch.no_grad():
             w = self.adapted(self.heads(batch.shots_chosen - batch.shots_rejected))

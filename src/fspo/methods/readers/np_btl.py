@@ -9,7 +9,15 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from fspo.methods.reader import EpisodicSettings, Heads, Pairs, Reader, TrainingUsers, bradley_terry, minimise
+from fspo.methods.reader import (
+    EpisodeBatch,
+    EpisodicReader,
+    EpisodicSettings,
+    Heads,
+    Pairs,
+    TrainingUsers,
+    bradley_terry,
+)
 
 __all__ = ["NpBtl", "NpBtlSettings", "PairEncoder", "encode_pairs", "gaussian_kl"]
 
@@ -29,7 +37,7 @@ class NpBtlSettings(EpisodicSettings):
     """Weight of the KL divergence; 0: the latent is a point, as in the paper's runs on text."""
 
 
-class NpBtl(Reader):
+class NpBtl(EpisodicReader):
     """The neural process of few-shot steerable alignment (arXiv 2412.13998), with its Bradley-Terry reward.
 
     A shot is [x_chosen; x_rejected] -> linear -> self-attention among the shots; their sum -> MLP -> z. The reward is
@@ -64,11 +72,7 @@ class NpBtl(Reader):
         settings, generator = self.settings, torch.Generator().manual_seed(self.settings.seed)
         self.train()
 
-        def loss(step: int) -> Tensor:
-            k = int(torch.randint(0, settings.shots + 1, (1,), generator=generator))
-            batch = users.episodes(
-                generator, users=settings.users_per_step, shots=k, queries=settings.queries, mirror=settings.mirror
-            )
+        def loss(batch: EpisodeBatch, step: int) -> Tensor:
             encoded = self.encode(batch.shots_chosen, batch.shots_rejected)
             divergence = torch.zeros(())
             if settings.beta_kl:
@@ -79,14 +83,7 @@ class NpBtl(Reader):
             total: Tensor = margins.mean() + settings.beta_kl * divergence
             return total
 
-        final = minimise(
-            self.parameters(),
-            loss,
-            steps=settings.steps,
-            learning_rate=settings.learning_rate,
-            weight_decay=settings.weight_decay,
-        )
-        return {"loss": final}
+        return {"loss": self.learn(users, generator, loss)}
 
     def encode(self, chosen: Tensor, rejected: Tensor) -> Tensor:
         """[B, h] from B users' pairs [B, k, d]: z, or mean and log-variance of a Gaussian side by side."""

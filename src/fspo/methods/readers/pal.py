@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from fspo.methods.reader import Pairs, Reader, ReaderSettings, TrainingUsers, bradley_terry, minimise
+from fspo.methods.reader import Pairs, Reader, ReaderSettings, TrainingUsers, bradley_terry, fit_mixture, minimise
 
 __all__ = ["Pal", "PalSettings"]
 
@@ -68,7 +68,7 @@ class Pal(Reader):
     def fit(self, users: TrainingUsers) -> Mapping[str, float]:
         """Fit prototypes, projection and weights on the training users."""
         settings, pooled = self.settings, users.pooled
-        owner = torch.cat([torch.full((len(user.chosen),), place) for place, user in enumerate(users.users)])
+        owner = users.owners
         generator = torch.Generator().manual_seed(settings.seed)
         logits = torch.randn(len(users), settings.prototypes, generator=generator).requires_grad_()
 
@@ -100,23 +100,13 @@ class Pal(Reader):
 
     def adapt(self, shots: Pairs) -> Tensor:
         """[K]: softmax(w), with w fitted on the shots."""
-        with torch.enable_grad():
-            w = torch.zeros(self.settings.prototypes, requires_grad=True)
-            if len(shots) and self.settings.new_user_steps:
-                sides = [self.project(side).detach() for side in (shots.chosen, shots.rejected)]
-
-                def loss(step: int) -> Tensor:
-                    ideal = self.ideal(w.softmax(-1))
-                    return self._loss(*(_nearness(ideal, side) for side in sides))
-
-                minimise(
-                    [w],
-                    loss,
-                    steps=self.settings.new_user_steps,
-                    learning_rate=self.settings.new_user_learning_rate,
-                    cosine=False,
-                )
-        return w.detach().softmax(-1)
+        sides, settings = [self.project(side).detach() for side in (shots.chosen, shots.rejected)], self.settings
+        return fit_mixture(
+            settings.prototypes,
+            lambda weights: self._loss(*(_nearness(self.ideal(weights), side) for side in sides)),
+            steps=settings.new_user_steps if len(shots) else 0,
+            learning_rate=settings.new_user_learning_rate,
+        )
 
     def rewards(self, user: Tensor, candidates: Tensor) -> Tensor:
         """[C]: minus the squared distances to the ideal point."""

@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from fspo.methods.reader import EpisodeBatch, EpisodicSettings, Pairs, Reader, TrainingUsers, bradley_terry, minimise
+from fspo.methods.reader import EpisodeBatch, EpisodicReader, EpisodicSettings, Pairs, TrainingUsers, bradley_terry
 
 __all__ = ["Vpl", "VplSettings", "annealed", "standard_kl"]
 
@@ -38,7 +38,7 @@ class VplSettings(EpisodicSettings):
     """Decoupled, as in AdamW."""
 
 
-class Vpl(Reader):
+class Vpl(EpisodicReader):
     """Variational preference learning (arXiv 2408.10075).
 
     A shot is [x_chosen; x_rejected] -> MLP; one head of self-attention among the shots, whose mean gives mean and
@@ -69,11 +69,7 @@ class Vpl(Reader):
         """Take steps on episodes with at least one shot, then look whether the latent is used."""
         settings, generator = self.settings, torch.Generator().manual_seed(self.settings.seed)
 
-        def loss(step: int) -> Tensor:
-            k = int(torch.randint(1, settings.shots + 1, (1,), generator=generator))
-            batch = users.episodes(
-                generator, users=settings.users_per_step, shots=k, queries=settings.queries, mirror=settings.mirror
-            )
+        def loss(batch: EpisodeBatch, step: int) -> Tensor:
             mean, log_variance = self.encode(batch.shots_chosen, batch.shots_rejected)
             z = mean + (log_variance / 2).exp() * torch.randn(mean.shape, generator=generator)
             z = nn.functional.normalize(z, dim=-1) * math.sqrt(settings.latent)
@@ -82,13 +78,7 @@ class Vpl(Reader):
             total: Tensor = reward_loss + weight * standard_kl(mean, log_variance).mean()
             return total
 
-        final = minimise(
-            self.parameters(),
-            loss,
-            steps=settings.steps,
-            learning_rate=settings.learning_rate,
-            weight_decay=settings.weight_decay,
-        )
+        final = self.learn(users, generator, loss, fewest=1)
         batch = users.episodes(generator, users=_MEASURED, shots=settings.shots, queries=settings.queries)
         return {"loss": final, **self.collapse(batch)}
 
