@@ -1,15 +1,21 @@
-"""The settings of methods that train in rounds, on answers of their own."""
+"""Methods that train in rounds, on answers of their own: their settings, and their training."""
 
 from __future__ import annotations
 
-from typing import Any, Self
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import Field, model_validator
 
 from fspo.llm.endpoint_config import EndpointConfig
+from fspo.methods.method import Job
 from fspo.training.config import TrainingConfig
 
-__all__ = ["RoundSettings"]
+if TYPE_CHECKING:
+    from fspo.methods.rounds import Pairs, Round
+
+__all__ = ["RoundSettings", "in_rounds"]
 
 
 class RoundSettings(TrainingConfig):
@@ -70,3 +76,14 @@ class RoundSettings(TrainingConfig):
             if given:
                 raise ValueError(f"{name}: {why}; set it for other methods only")
         return self
+
+
+def in_rounds(make: Callable[[Round], Pairs]) -> Callable[[Job], Path]:
+    """Trains a method in rounds; `make` gives the pairs that a round is trained on (`fspo.methods.rounds.play`)."""
+
+    def train(job: Job) -> Path:
+        from fspo.methods.rounds import play
+
+        return play(job, make)
+
+    return train

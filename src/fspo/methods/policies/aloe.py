@@ -18,16 +18,15 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
 from fspo.llm.endpoint_config import EndpointConfig
 from fspo.methods.conversations import Conversation, ScriptedUsers, SimulatedUsers, hold, with_room
-from fspo.methods.method import Job, Method
+from fspo.methods.method import Method
 from fspo.methods.played_users import MESSAGE_TOKENS, PlayedUsers, wording_of_prompts
-from fspo.methods.round_settings import RoundSettings
+from fspo.methods.round_settings import RoundSettings, in_rounds
 from fspo.preferences.types import Episode, Preference, Turn
 
 if TYPE_CHECKING:
@@ -67,12 +66,6 @@ class AloeSettings(RoundSettings):
             return own
         asked = {"wording": wording_of_prompts(), "message_tokens": played["message_tokens"]}
         return {**own, "endpoint": {**self.endpoint.identity(), **asked}}
-
-
-def _train(job: Job) -> Path:
-    from fspo.methods.rounds import play
-
-    return play(job, _talk)
 
 
 def _talk(one: Round) -> Pairs:
@@ -169,6 +162,6 @@ ROWS = (
         "Conversations with simulated users: in every turn the answer that knows the user over the one that learns.",
         {"beta": 0.1, "pref_ft_weight": 0.2, "queries": 6},
         settings=AloeSettings,
-        train=_train,
+        train=in_rounds(_talk),
     ),
 )

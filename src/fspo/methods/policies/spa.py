@@ -24,14 +24,13 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from pydantic import Field, model_validator
 
 from fspo.errors import DataError
-from fspo.methods.method import Job, Method
-from fspo.methods.round_settings import RoundSettings
+from fspo.methods.method import Method
+from fspo.methods.round_settings import RoundSettings, in_rounds
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.sampling import shots_beside
 from fspo.preferences.types import Episode, Preference
@@ -97,12 +96,6 @@ def least_confident(margins: Sequence[float], share: float) -> set[int]:
     """The places of the least margins: so many of them, rounded."""
     order = sorted(range(len(margins)), key=lambda place: (margins[place], place))
     return set(order[: round(share * len(order))])
-
-
-def _train(job: Job) -> Path:
-    from fspo.methods.rounds import play
-
-    return play(job, _spread)
 
 
 def _spread(one: Round) -> Pairs:
@@ -173,6 +166,6 @@ ROWS = (
         "Few labels of each user, then rounds on the policy's own answers, labelled by its implicit reward.",
         {"beta": 0.1},
         settings=SpaSettings,
-        train=_train,
+        train=in_rounds(_spread),
     ),
 )

@@ -17,22 +17,15 @@ and each round draws its own episodes.
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fspo.methods.method import Job, Method
-from fspo.methods.round_settings import RoundSettings
+from fspo.methods.method import Method
+from fspo.methods.round_settings import RoundSettings, in_rounds
 
 if TYPE_CHECKING:
     from fspo.methods.rounds import Pairs, Round
 
 __all__ = ["ROWS"]
-
-
-def _train(job: Job) -> Path:
-    from fspo.methods.rounds import play
-
-    return play(job, _against_own_answers)
 
 
 def _against_own_answers(one: Round) -> Pairs:
@@ -63,7 +56,7 @@ ROWS = (
         "Self-play: the chosen response against the policy's own answer of the round before, given the shots.",
         _DEFAULTS,
         settings=RoundSettings,
-        train=_train,
+        train=in_rounds(_against_own_answers),
     ),
     Method(
         "spin-population",
@@ -75,6 +68,6 @@ ROWS = (
         "Self-play on the preferences of all users together, told of no user.",
         _DEFAULTS,
         settings=RoundSettings,
-        train=_train,
+        train=in_rounds(_against_own_answers),
     ),
 )

@@ -21,14 +21,13 @@ import random
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import Field
 
 from fspo.errors import DataError
-from fspo.methods.method import Job, Method
-from fspo.methods.round_settings import RoundSettings
+from fspo.methods.method import Method
+from fspo.methods.round_settings import RoundSettings, in_rounds
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.types import Episode, Preference, Turn
 from fspo.preferences.wording import wording
@@ -80,12 +79,6 @@ def writing(words: Sequence[str]) -> str:
 def improving(query: Preference, answer: str) -> tuple[Turn, ...]:
     """What the improver is asked: the question, the first answer, and to improve it."""
     return (*query.messages, Turn("assistant", answer), Turn("user", _IMPROVE))
-
-
-def _train(job: Job) -> Path:
-    from fspo.methods.rounds import play
-
-    return play(job, _synthetic)
 
 
 def _synthetic(one: Round) -> Pairs:
@@ -209,6 +202,6 @@ ROWS = (
         "New questions by a generator of its own, and answers that an improver of its own rewrites, given the shots.",
         {"beta": 2.0, "gamma": 0.5},
         settings=SynpoSettings,
-        train=_train,
+        train=in_rounds(_synthetic),
     ),
 )
