@@ -98,12 +98,10 @@ class AnsweringStage:
         everything = [answer for answers in self.answers.values() for answer in answers]
         log_probs = iter(self.evaluation.log_probs(everything))
         closeness = Closeness({preference.prompt for preference in self.evaluation.dataset})
-        found = {}
-        for key, answers in self.answers.items():
-            values = [next(log_probs) for _ in answers]
-            rows = measure_quality([a.prompt for a in answers], [a.text for a in answers], values, closeness)
-            found[key] = {answer.item: row for answer, row in zip(answers, rows, strict=True)}
-        return found
+        return {
+            key: {a.item: measure_quality(a.prompt, a.text, next(log_probs), closeness) for a in answers}
+            for key, answers in self.answers.items()
+        }
 
     @property
     def _trials(self) -> Sequence[Trial]:

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from fspo.evaluation.config import BASE, Floors
 from fspo.evaluation.statistics.intervals import Estimate
+from fspo.judging.trait_readers import Reading
 from fspo.records import Record, read_record
 
 __all__ = [
@@ -27,7 +28,6 @@ __all__ = [
     "JudgeRecord",
     "JudgesRecord",
     "PerUser",
-    "ReadingRecord",
     "ReliabilityBin",
     "Sample",
     "UserMean",
@@ -125,15 +125,6 @@ class JudgesRecord(Record):
     """Judge of open instructions -> method -> counts."""
 
 
-class ReadingRecord(Record):
-    """How rightly a trait is read in texts of held-out questions; see `fspo.judging.trait_readers.Reading`."""
-
-    questions: int
-    pairs: int
-    ordered: float
-    balanced: float
-
-
 class JudgeIdentity(Record):
     """Which judge it was."""
 
@@ -184,7 +175,7 @@ class Details(Record):
     """Episodes for which no other user's shots could be swapped in."""
     judge_kind: Literal["none", "attributes", "declared", "other"] = "none"
     judge: JudgeIdentity | None = None
-    readers: dict[str, ReadingRecord] = Field(default_factory=dict)
+    readers: dict[str, Reading] = Field(default_factory=dict)
     """Trait -> how rightly it is read in answers, where these declare none."""
     unjudged_users: int = 0
     """Users left out of the headline's win rates, since they have a weight for a trait that is read too badly."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,7 +18,6 @@ from fspo.evaluation.artifacts import (
     JudgeIdentity,
     JudgesRecord,
     PerUser,
-    ReadingRecord,
 )
 from fspo.evaluation.calibration import Calibration
 from fspo.evaluation.capability_regression.stage import CapabilityRegression
@@ -27,7 +25,7 @@ from fspo.evaluation.config import HEADLINE, EvaluationConfig
 from fspo.evaluation.context import Evaluation, OptionalMeasure
 from fspo.evaluation.conversations import Conversations
 from fspo.evaluation.ideal_observer import IdealObserver
-from fspo.evaluation.judges.judgement_store import check_identity, judge_digest
+from fspo.evaluation.judges.judgement_store import check_identity, judge_identity
 from fspo.evaluation.judges.judges import answer_judge, jury_of
 from fspo.evaluation.judges.pairwise_matches import all_games
 from fspo.evaluation.judging_stage import JudgingStage
@@ -322,10 +320,8 @@ class _Stages:
 
     def _judge(self, judge: Judge | None) -> JudgeIdentity | None:
         """Which judge this is; None where there is none."""
-        if judge is None:
-            return None
         prompts = {query.prompt for trial in self.evaluation.trials for query in trial.own.queries}
-        return JudgeIdentity(kind=type(judge).__qualname__, digest=judge_digest(judge, prompts))
+        return None if judge is None else judge_identity(judge, prompts)
 
 
 def _fitting_trials(
@@ -413,7 +409,7 @@ def _readers(evaluation: Evaluation) -> dict[str, Any]:
         return {}
     users = {trial.user: evaluation.dataset.users[trial.user] for trial in evaluation.trials}
     return {
-        "readers": {name: ReadingRecord(**asdict(reading)) for name, reading in judge.readings.items()},
+        "readers": dict(judge.readings),
         "unjudged_users": sum(not judge.has_weights(user) for user in users.values()),
     }
 

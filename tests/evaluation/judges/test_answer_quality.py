@@ -66,7 +66,7 @@ def test_a_misspelt_floor_is_refused() -> None:
 
 
 def test_an_empty_answer_is_measured_and_falls_below() -> None:
-    (quality,) = measure_quality([QUESTION], [""], [-1.0], Closeness([QUESTION]))
+    quality = measure_quality(QUESTION, "", -1.0, Closeness([QUESTION]))
     assert (quality.words, quality.overlap, quality.closeness) == (0, 0.0, 0.0)
     assert broken_floors(quality, Floors()) == ("words",)
 

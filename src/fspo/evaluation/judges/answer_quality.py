@@ -11,7 +11,7 @@ import math
 import re
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from fspo.evaluation.config import Floors
@@ -119,18 +119,13 @@ class Closeness:
         return {word: count * rarity[word] for word, count in words.items()}
 
 
-def measure_quality(
-    questions: Sequence[str], answers: Sequence[str], log_probs: Sequence[float], closeness: Closeness
-) -> list[Quality]:
-    """Measure each answer to its question; `log_probs[i]` is the mean log-prob a token of `answers[i]`."""
-    return [
-        Quality(
-            log_prob=log_prob,
-            distinct=distinct_share(answer),
-            compression=compression_share(answer),
-            overlap=overlap(question, answer),
-            closeness=closeness.cosine(question, answer),
-            words=len(words_of(answer)),
-        )
-        for question, answer, log_prob in zip(questions, answers, log_probs, strict=True)
-    ]
+def measure_quality(question: str, answer: str, log_prob: float, closeness: Closeness) -> Quality:
+    """Measure an answer to a question; `log_prob` is its mean log-prob a token."""
+    return Quality(
+        log_prob=log_prob,
+        distinct=distinct_share(answer),
+        compression=compression_share(answer),
+        overlap=overlap(question, answer),
+        closeness=closeness.cosine(question, answer),
+        words=len(words_of(answer)),
+    )

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol, get_args, runtime_checkable
 
 from fspo.errors import ConfigError, ModelError
+from fspo.evaluation.artifacts import JudgeIdentity
 from fspo.identity import digest
 from fspo.judging.by_topic import TopicJudge
 from fspo.judging.judge import Judge
@@ -21,7 +22,7 @@ from fspo.printing import option
 from fspo.progress import Progress, Silent
 from fspo.records import KeyedLog
 
-__all__ = ["BatchJudge", "check_identity", "counts", "judge_digest", "judged", "shortcomings"]
+__all__ = ["BatchJudge", "check_identity", "counts", "judge_identity", "judged", "shortcomings"]
 
 _FEW = 8
 """Comparisons from which it is worth a word that all of them were ties."""
@@ -120,9 +121,10 @@ def shortcomings(judge: str, judgements: Sequence[Judgement]) -> list[str]:
     return found
 
 
-def judge_digest(judge: Judge, prompts: Iterable[str]) -> str:
+def judge_identity(judge: Judge, prompts: Iterable[str]) -> JudgeIdentity:
     """Distinguishes judges whose verdicts on responses to these prompts can differ."""
-    return digest(sorted({prompt: _identity(judge, prompt) for prompt in prompts}.items()))
+    known = sorted({prompt: _identity(judge, prompt) for prompt in prompts}.items())
+    return JudgeIdentity(kind=type(judge).__qualname__, digest=digest(known))
 
 
 def check_identity(judge: Judge) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +15,13 @@ from fspo.evaluation.artifacts import (
     Details,
     Estimates,
     ItemRecord,
-    JudgeIdentity,
     JudgesRecord,
     PerUser,
-    ReadingRecord,
 )
 from fspo.evaluation.config import HEADLINE, EvaluationConfig, Sampling
 from fspo.evaluation.judges.answer_quality import Closeness, Quality, measure_quality
 from fspo.evaluation.judges.fluency import answer_log_probs
-from fspo.evaluation.judges.judgement_store import check_identity, judge_digest
+from fspo.evaluation.judges.judgement_store import check_identity, judge_identity
 from fspo.evaluation.judges.pairwise_matches import all_games
 from fspo.evaluation.judges.win_rates import Answer, AnswerKey
 from fspo.evaluation.judging_stage import JudgingStage
@@ -174,12 +172,10 @@ def _qualities(
         base = weights.loadable(None, "none")
         fluencies = answer_log_probs(base, everything, path=out / "fluency.jsonl", progress=progress)
     closeness, log_probs = Closeness({answer.prompt for answer in everything}), iter(fluencies)
-    found = {}
-    for key, rows in systems.answers.items():
-        values = [next(log_probs) for _ in rows]
-        measured = measure_quality([row.prompt for row in rows], [row.text for row in rows], values, closeness)
-        found[key] = {row.item: quality for row, quality in zip(rows, measured, strict=True)}
-    return found
+    return {
+        key: {row.item: measure_quality(row.prompt, row.text, next(log_probs), closeness) for row in rows}
+        for key, rows in systems.answers.items()
+    }
 
 
 def _write_items(systems: Systems, stage: JudgingStage, tables: Mapping[str, Table], results: Path) -> None:
@@ -229,7 +225,7 @@ def _write_details(
     asked = systems.given.asked
     prompts = {prompt for _, prompt in asked}
     headline = stage.judges.get(HEADLINE)
-    identities = {name: _identity(one, prompts) for name, one in stage.judges.items()}
+    identities = {name: judge_identity(one, prompts) for name, one in stage.judges.items()}
     fields: dict[str, Any] = {
         "format": FORMAT,
         "model": model,
@@ -249,14 +245,10 @@ def _write_details(
     }
     if isinstance(headline, ReaderJudge):
         people = [systems.users[user] for user in dict.fromkeys(user for user, _ in asked)]
-        fields["readers"] = {name: ReadingRecord(**asdict(reading)) for name, reading in headline.readings.items()}
+        fields["readers"] = dict(headline.readings)
         fields["unjudged_users"] = sum(not headline.has_weights(user) for user in people)
     write_record(stage.out / "details.json", Details(**fields))
     write_record(stage.out / "judges.json", JudgesRecord(**dict(stage.record())))
-
-
-def _identity(judge: Judge, prompts: set[str]) -> JudgeIdentity:
-    return JudgeIdentity(kind=type(judge).__qualname__, digest=judge_digest(judge, prompts))
 
 
 def _kind(judge: Judge | None, headline: Judge | None) -> str:
