@@ -76,7 +76,7 @@ def test_no_tracker_is_the_default(names: Any) -> None:
     ("names", "message"),
     [
         ("tensorbord", "there is no tracker 'tensorbord'; did you mean 'tensorboard'"),
-        (["tensorboard", "zebra"], "there is no tracker 'zebra'; choose from .*wandb"),
+        (["tensorboard", "zebra"], "there is no tracker 'zebra'; the known ones are .*wandb"),
         ("neptune", "neptune is not installed; run `pip install neptune`"),
     ],
 )

@@ -10,12 +10,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import cache, lru_cache
 from types import MappingProxyType
 from typing import Any
 
 from fspo.errors import ConfigError
+from fspo.printing import suggestion
 
 __all__ = [
     "ATTRIBUTES",
@@ -159,9 +159,7 @@ def attributes_named(names: Iterable[str]) -> tuple[Attribute, ...]:
     names = list(names)
     for name in names:
         if name not in ATTRIBUTES:
-            close = get_close_matches(name, ATTRIBUTES, n=1)
-            hint = f"did you mean '{close[0]}'?" if close else f"known are {', '.join(ATTRIBUTES)}."
-            raise ConfigError(f"There is no attribute '{name}'; {hint}")
+            raise ConfigError(f"There is no attribute '{name}'{suggestion(name, ATTRIBUTES)}")
         if names.count(name) > 1:
             raise ConfigError(f"The attribute '{name}' is listed twice; list it once.")
     return tuple(ATTRIBUTES[name] for name in names)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import pkgutil
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,6 +12,7 @@ from fspo.methods import policies
 from fspo.methods.adaptation import Adaptation
 from fspo.methods.method import Method, MethodContext
 from fspo.methods.reader_table import READERS
+from fspo.printing import suggestion
 
 __all__ = ["ADAPTATIONS", "METHODS", "USUAL", "Method", "MethodContext", "method", "training_order"]
 
@@ -91,11 +91,7 @@ def method(name: str) -> Method:
             f"The method '{name}' scores responses and writes none, so it can't answer; choose from "
             f"{', '.join(METHODS)}, or let it choose among answers of the base model with evaluation.best_of."
         )
-    close = difflib.get_close_matches(name, METHODS, n=1)
-    raise ConfigError(
-        f"There is no method '{name}'; "
-        + (f"did you mean '{close[0]}'?" if close else f"choose from {', '.join(METHODS)}.")
-    )
+    raise ConfigError(f"There is no method '{name}'{suggestion(name, METHODS)}")
 
 
 def training_order(methods: Iterable[Method]) -> tuple[Method, ...]:

@@ -28,7 +28,7 @@ from fspo.preferences.sampling import shots_beside
 from fspo.preferences.types import Episode, Person, Preference, PromptLike, Turn, as_turns, transcript
 from fspo.preferences.validation import prompt_of
 from fspo.preferences.wording import wording
-from fspo.printing import nearest
+from fspo.printing import suggestion
 
 if TYPE_CHECKING:
     from fspo.preferences.formats import PersonLike
@@ -547,9 +547,7 @@ def sampling_of(options: SamplingOptions) -> Sampling:
     settings: dict[str, Any] = {"temperature": 0.7, **options}
     known = SamplingOptions.__annotations__
     for name in settings.keys() - known.keys():
-        close = nearest(name, known)
-        hint = f"; did you mean '{close}'?" if close else f"; there are {', '.join(known)}."
-        raise ConfigError(f"Sampling has no setting '{name}'{hint}")
+        raise ConfigError(f"Sampling has no setting '{name}'{suggestion(name, known)}")
     return Sampling(**settings)
 
 

@@ -14,7 +14,7 @@ from fspo.identity import digest
 from fspo.judging.attributes import words
 from fspo.judging.topics import named
 from fspo.preferences.wording import wording
-from fspo.printing import counted, nearest
+from fspo.printing import counted, suggestion
 from fspo.synthesis.config import SynthesisConfig
 from fspo.synthesis.domain_files import (
     Directions,
@@ -148,9 +148,8 @@ class Domain:
             return names
         for name in names:
             if name not in self.traits:
-                close = nearest(name, self.traits, cutoff=0.5)
-                hint = f"did you mean '{close}'?" if close else f"declared are {', '.join(self.traits)}."
-                raise ConfigError(f"The domain '{self.name}' declares no trait '{name}'; {hint}")
+                hint = suggestion(name, self.traits)
+                raise ConfigError(f"The domain '{self.name}' declares no trait '{name}'{hint}")
             if names.count(name) > 1:
                 raise ConfigError(f"The trait '{name}' is listed twice; list it once.")
         return names
@@ -219,9 +218,8 @@ def load_domain(name: str) -> Domain:
 def _check_settings(about: DomainFile, where: str) -> None:
     for name in about.settings:
         if name not in _OWN_SETTINGS:
-            close = nearest(name, _OWN_SETTINGS, cutoff=0.5)
-            hint = f"did you mean '{close}'?" if close else f"known are {', '.join(sorted(_OWN_SETTINGS))}."
-            raise DataError(f"{where}, settings: synthesis has no setting '{name}' for a domain to choose; {hint}")
+            hint = suggestion(name, sorted(_OWN_SETTINGS))
+            raise DataError(f"{where}, settings: synthesis has no setting '{name}' for a domain to choose{hint}")
 
 
 def _personas(
@@ -289,9 +287,7 @@ def _prompts(folder: DomainFolder, where: str) -> dict[str, Template]:
     own = parse_contents(dict[str, str], folder.yaml("prompts.yaml", needed=False) or {}, where)
     for name in own:
         if name not in PROMPTS:
-            close = nearest(name, PROMPTS, cutoff=0.5)
-            hint = f"did you mean '{close}'?" if close else f"known are {', '.join(PROMPTS)}."
-            raise DataError(f"{where}: there is no prompt '{name}'; {hint}")
+            raise DataError(f"{where}: there is no prompt '{name}'{suggestion(name, PROMPTS)}")
     return {
         name: Template(
             own.get(name, usual[name]), known, f"{where}, {name}" if name in own else f"prompt {name}", NEEDED[name]

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 from fspo.errors import DataError, FspoError
 from fspo.paths import expanded
-from fspo.printing import nearest, suggestion
+from fspo.printing import suggestion
 from fspo.pydantic_errors import first_fault
 
 __all__ = [
@@ -263,9 +263,8 @@ def open_domain(name: str) -> DomainFolder:
     elif (path := Path(expanded(name))).is_dir():
         folder = path
     else:
-        close = nearest(name, names, cutoff=0.5)
-        hint = f"did you mean '{close}'?" if close else f"there are {', '.join(names)}."
-        raise DataError(f"There is no domain '{name}', and no folder of that name in {Path.cwd()}; {hint}")
+        hint = suggestion(name, names)
+        raise DataError(f"There is no domain '{name}', and no folder of that name in {Path.cwd()}{hint}")
     file = folder.joinpath("domain.yaml")
     about = read_yaml(file) if file.is_file() else None
     base = about.get("extends") if isinstance(about, dict) else None

@@ -12,7 +12,7 @@ from typing import Any
 from fspo.errors import ConfigError, DataError
 from fspo.judging.traits import feature_names
 from fspo.preferences.wording import wording
-from fspo.printing import nearest
+from fspo.printing import suggestion
 from fspo.synthesis.domain_files import TraitsOfText
 
 __all__ = ["WrittenText", "check_weights", "read_written", "values_of"]
@@ -53,9 +53,8 @@ def check_weights(names: Iterable[str], traits: Mapping[str, TraitsOfText]) -> N
     known = feature_names(values_of(traits))
     for name in names:
         if name not in known:
-            close = nearest(name, known, cutoff=0.5)
-            hint = f"did you mean '{close}'?" if close else f"known are {', '.join(known)}."
-            raise ConfigError(f"There is no trait '{name}' in traits.yaml to have a weight for; {hint}")
+            hint = suggestion(name, known)
+            raise ConfigError(f"There is no trait '{name}' in traits.yaml to have a weight for{hint}")
 
 
 def read_written(file: Traversable, traits: Mapping[str, TraitsOfText]) -> tuple[WrittenText, ...]:
@@ -105,9 +104,7 @@ def _row(line: str, values: Mapping[str, tuple[int | str, ...]], where: str) -> 
         raise DataError(f"{where}: this is no JSON object; write {{...}} with {', '.join(_NEEDED)}.")
     for key in row:
         if key not in (*_NEEDED, *_MAY):
-            close = nearest(key, (*_NEEDED, *_MAY), cutoff=0.5)
-            hint = f"did you mean '{close}'?" if close else f"known are {', '.join((*_NEEDED, *_MAY))}."
-            raise DataError(f"{where}: there is no key '{key}'; {hint}")
+            raise DataError(f"{where}: there is no key '{key}'{suggestion(key, (*_NEEDED, *_MAY))}")
     for key in _NEEDED:
         if key not in row:
             raise DataError(f"{where}: '{key}' is missing.")
@@ -130,9 +127,7 @@ def _traits(declared: Any, values: Mapping[str, tuple[int | str, ...]], where: s
         raise DataError(f"{where}: 'traits' is {declared!r}; write {{trait: value}} for {', '.join(values)}.")
     for name in declared:
         if name not in values:
-            close = nearest(name, values, cutoff=0.5)
-            hint = f"did you mean '{close}'?" if close else f"declared in traits.yaml are {', '.join(values)}."
-            raise DataError(f"{where}: there is no trait '{name}'; {hint}")
+            raise DataError(f"{where}: there is no trait '{name}'{suggestion(name, values)}")
     for name, known in values.items():
         if name not in declared:
             raise DataError(

@@ -12,7 +12,7 @@ from transformers.integrations.integration_utils import (
 )
 
 from fspo.errors import ConfigError
-from fspo.printing import nearest
+from fspo.printing import suggestion
 from fspo.training.config import TrainingConfig
 
 __all__ = ["arguments", "check_trackers"]
@@ -26,9 +26,8 @@ def check_trackers(config: TrainingConfig) -> None:
     """
     for name in config.trackers:
         if name not in INTEGRATION_TO_CALLBACK:
-            close = nearest(name, INTEGRATION_TO_CALLBACK)
-            hint = f"did you mean '{close}'?" if close else f"choose from {', '.join(sorted(INTEGRATION_TO_CALLBACK))}."
-            raise ConfigError(f"report_to: there is no tracker '{name}'; {hint}")
+            hint = suggestion(name, sorted(INTEGRATION_TO_CALLBACK))
+            raise ConfigError(f"report_to: there is no tracker '{name}'{hint}")
         if name not in get_available_reporting_integrations():  # type: ignore[no-untyped-call]
             raise ConfigError(f"report_to: {name} is not installed; run `pip install {name}`, or leave it out.")
 

@@ -73,7 +73,7 @@ def test_the_population_model_is_among_the_published_rows() -> None:
 def test_an_unknown_benchmark_is_told_with_the_nearest() -> None:
     with pytest.raises(ConfigError, match="There is no benchmark 'prsm'; did you mean 'prism'"):
         benchmark_of("prsm")
-    with pytest.raises(ConfigError, match="choose from reviews, elix-easy"):
+    with pytest.raises(ConfigError, match="the known ones are reviews, elix-easy"):
         benchmark_of("zzz")
 
 

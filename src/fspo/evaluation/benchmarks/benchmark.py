@@ -15,7 +15,7 @@ from fspo.errors import ConfigError
 from fspo.evaluation.config import EvaluationConfig, Settings
 from fspo.paths import PlaceName
 from fspo.preferences.published import Drawn
-from fspo.printing import nearest
+from fspo.printing import suggestion
 
 __all__ = ["BENCHMARKS", "Benchmark", "BenchmarkConfig", "Protocol", "Rows", "benchmark_of"]
 
@@ -132,8 +132,4 @@ def benchmark_of(name: str) -> Benchmark:
     """
     if name in BENCHMARKS:
         return BENCHMARKS[name]
-    close = nearest(name, BENCHMARKS, cutoff=0.5)
-    raise ConfigError(
-        f"There is no benchmark '{name}'; "
-        + (f"did you mean '{close}'?" if close else f"choose from {', '.join(BENCHMARKS)}.")
-    )
+    raise ConfigError(f"There is no benchmark '{name}'{suggestion(name, BENCHMARKS)}")
