@@ -38,9 +38,11 @@ __all__ = [
     "Unidentified",
     "callable_identity",
     "digest",
+    "draw_by",
     "endpoint_identity",
     "file_digest",
     "same",
+    "seed_by",
     "weights_identity",
 ]
 
@@ -48,6 +50,16 @@ __all__ = [
 def digest(value: Any, length: int = 16) -> str:
     """The first hexadecimal digits of the SHA-256 of what JSON can hold; 64 are all of them."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:length]
+
+
+def draw_by(*parts: object) -> str:
+    """A number in hexadecimal, drawn by the parts alone: what else is drawn, before or after, leaves it the same."""
+    return hashlib.sha256("\x1f".join(map(str, parts)).encode()).hexdigest()
+
+
+def seed_by(*parts: object) -> int:
+    """A seed, drawn by the parts alone."""
+    return int(hashlib.sha256("/".join(map(str, parts)).encode()).hexdigest()[:8], 16) % 2**31
 
 
 # Settings

@@ -8,7 +8,6 @@ With an endpoint, a language model plays the users and rates the answers, and ev
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from fspo.evaluation.scoring.descriptions import Describer
 from fspo.evaluation.scoring.eval_episodes import pick_users, texts_of
 from fspo.evaluation.scoring.weights import LoadableModel
 from fspo.evaluation.statistics.intervals import Estimate, clustered_mean
-from fspo.identity import digest
+from fspo.identity import digest, draw_by
 from fspo.judging.judge import can_judge
 from fspo.llm.endpoint_config import need_client
 from fspo.methods.conversations import (
@@ -221,7 +220,7 @@ class Conversations(OptionalMeasure):
 
     def _others(self, prompt: str, count: int) -> list[str]:
         """At most so many responses to a prompt, the same ones for every user and method."""
-        return sorted(self._responses[prompt], key=lambda text: _digest(self.evaluation.config.seed, text))[:count]
+        return sorted(self._responses[prompt], key=lambda text: draw_by(self.evaluation.config.seed, text))[:count]
 
     @cached_property
     def _responses(self) -> dict[str, set[str]]:
@@ -300,7 +299,7 @@ class _Speaker:
                 self._prompt(one),
                 tuple(one.shots),
                 one.user.description,
-                seed=int(_digest(config.seed, one.user.id, turn)[:8], 16) % 2**31,
+                seed=int(draw_by(config.seed, one.user.id, turn)[:8], 16) % 2**31,
             )
             for one in some
         ]
@@ -322,7 +321,3 @@ def _counted(reasons: Mapping[str, int]) -> str:
     """How many there are, and why."""
     why = ", ".join(f"{reason} {count:,}" for reason, count in reasons.items())
     return f"{sum(reasons.values()):,}" + (f" ({why})" if why else "")
-
-
-def _digest(*parts: object) -> str:
-    return hashlib.sha256("\x1f".join(map(str, parts)).encode()).hexdigest()

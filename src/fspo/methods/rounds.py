@@ -8,7 +8,6 @@ same result. The policy of the last round goes to the folder itself, as one trai
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -20,6 +19,7 @@ import torch
 
 from fspo.errors import ConfigError, DataError, FspoError, TrainingError
 from fspo.files import read_json, read_jsonl, to_json, write_json, write_text
+from fspo.identity import seed_by
 from fspo.judging.judge import Judge, can_judge
 from fspo.judging.verdicts import SCORES
 from fspo.methods.method import Job
@@ -158,7 +158,7 @@ class Round:
 
     def seed(self, *parts: Any) -> int:
         """A seed for something in this round."""
-        return _seed(self.config.seed, "round", self.number, *parts)
+        return seed_by("rounds", self.config.seed, "round", self.number, *parts)
 
     def draw(
         self, dataset: PreferenceDataset | None = None, *, shots: int | None = None, skip: bool = False
@@ -207,7 +207,7 @@ class Round:
 
     def train_once(self, name: str, episodes: Sequence[Episode], steps: int, *, context: Context | None = None) -> Path:
         """The same from the start, once for all rounds."""
-        seed = _seed(self.config.seed, name)
+        seed = seed_by("rounds", self.config.seed, name)
         return self._tool(self.folder.parent / "0" / name, self.chain[0], seed, episodes, steps, context)
 
     def _tool(
@@ -499,7 +499,7 @@ class _Setup:
         part = self.job.validation or self.read.dataset
         readable = fitted(part, [room], "leave-out", setting="long_rows", file="The validation part").dataset
         try:
-            sampler = self.sampler(readable, _seed(self.config.seed, "probes"), 1, skip=True)
+            sampler = self.sampler(readable, seed_by("rounds", self.config.seed, "probes"), 1, skip=True)
         except DataError as error:
             self.job.progress.say(f"{self.job.method.name}: rounds are not measured on held-out questions. {error}")
             return []
@@ -508,7 +508,9 @@ class _Setup:
     def probed(self, number: int, policy: str | Path) -> list[Reply]:
         """The answers of a round's policy to the probes."""
         prompts = {
-            str(place): Prompt(episode.queries[0].messages, episode.shots, seed=_seed(self.config.seed, "probe", place))
+            str(place): Prompt(
+                episode.queries[0].messages, episode.shots, seed=seed_by("rounds", self.config.seed, "probe", place)
+            )
             for place, episode in enumerate(self._probes)
         }
         if not prompts:
@@ -564,7 +566,3 @@ def _load(model: str | Path, dtype: str) -> Any:
     loaded = load_policy(Path(model), dtype=dtype) if is_policy(model) else load_model(model, dtype=dtype)
     prepare_model(loaded)
     return loaded.eval()
-
-
-def _seed(*parts: Any) -> int:
-    return int(hashlib.sha256("/".join(map(str, ("rounds", *parts))).encode()).hexdigest()[:8], 16) % 2**31

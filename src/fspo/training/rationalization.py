@@ -7,12 +7,12 @@ shots get a draft of their own, since they are another person's.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 
+from fspo.identity import seed_by
 from fspo.modeling.descriptions import write_descriptions
 from fspo.preferences.types import Episode
 from fspo.training.processes import collected, joined
@@ -105,7 +105,7 @@ class Rationalizer:
         for unit, episode in waiting:
             asked = [episode.shots] * config.drafts + [episode.flip_shots().shots] * mirrors
             shots += asked
-            seeds += [_seed(config.seed, unit.index, number) for number in range(len(asked))]
+            seeds += [seed_by("drafts", config.seed, unit.index, number) for number in range(len(asked))]
         written = write_descriptions(
             policy,
             self._collator.renderer,
@@ -128,10 +128,6 @@ class Rationalizer:
         order = sorted(range(len(own)), key=lambda place: (-scores[place], place))
         best, worst = order[0], order[-1]
         return own[best], own[best if scores[best] == scores[worst] else worst]
-
-
-def _seed(*parts: Any) -> int:
-    return int(hashlib.sha256("/".join(map(str, ("drafts", *parts))).encode()).hexdigest()[:8], 16) % 2**31
 
 
 def _words(text: str) -> set[str]:

@@ -20,6 +20,7 @@ from fspo.evaluation.judges.judgement_store import judged
 from fspo.evaluation.scoring.descriptions import Describer
 from fspo.evaluation.scoring.eval_episodes import Item, Trial
 from fspo.evaluation.scoring.weights import LoadableModel
+from fspo.identity import draw_by
 from fspo.judging.judge import Judge
 from fspo.judging.verdicts import SCORES, Comparison, Judgement, Preferred
 from fspo.preferences.types import Preference, User
@@ -173,7 +174,7 @@ class Answerer:
         settings = json.dumps([self.model.key, self.model.renderer.context, sampling, *drawn])
         settings += self.describer.key if self.describer else ""
         wanted = {
-            _digest(settings, trial.key, item, query.prompt, place // config.answer_batch): (trial, item, query)
+            draw_by(settings, trial.key, item, query.prompt, place // config.answer_batch)[:16]: (trial, item, query)
             for place, (trial, item, query) in enumerate(asked_prompts(trials, config))
         }
 
@@ -194,7 +195,7 @@ class Answerer:
             shots, described, mirrored = trial.own.shots, trial.own.description, None
             if self.describer is not None:
                 described, mirrored = self.describer(shots), self.describer([shot.swap() for shot in shots])
-            seed = int(_digest(salt, item), 16) % 2**31
+            seed = int(draw_by(salt, item)[:16], 16) % 2**31
             prompts.append(Prompt(query.messages, shots, described, mirrored, seed=seed))
         settings = Sampling(config.max_new_tokens, config.temperature, config.top_p, guidance, config.plausibility)
         replies = model.answer(prompts, settings, seed=config.seed)
@@ -212,14 +213,8 @@ def asked_prompts(trials: Iterable[Trial], config: EvaluationConfig) -> list[_As
     seen: dict[str, set[str]] = {}
     for trial in trials:
         prompts = seen.setdefault(trial.user, set())
-        for number, query in sorted(
-            enumerate(trial.own.queries), key=lambda query: _digest(config.seed, query[1].prompt)
-        ):
+        for number, query in sorted(enumerate(trial.own.queries), key=lambda q: draw_by(config.seed, q[1].prompt)):
             if len(prompts) < config.answers and wording(query.prompt) not in prompts:
                 prompts.add(wording(query.prompt))
                 chosen.append((trial, trial.item(number), query))
     return chosen
-
-
-def _digest(*parts: object) -> str:
-    return hashlib.sha256("\x1f".join(map(str, parts)).encode()).hexdigest()[:16]

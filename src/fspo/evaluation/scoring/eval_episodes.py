@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections import defaultdict
 from collections.abc import Container, Iterable, Mapping, Sequence
@@ -10,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from fspo.errors import DataError
 from fspo.evaluation.config import EvaluationConfig
-from fspo.identity import digest
+from fspo.identity import digest, draw_by
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.sampling import EpisodeSampler
 from fspo.preferences.types import Episode, Preference, User
@@ -162,9 +161,9 @@ def pick_users(
     if count is None or count >= len(users):
         return users
     groups: dict[str, list[User]] = defaultdict(list)
-    for user in sorted(users, key=lambda user: _draw(seed, user.id)):
+    for user in sorted(users, key=lambda user: draw_by(seed, user.id)):
         groups[user.group].append(user)
-    rounds = [(place, _draw(seed, "group", name), name) for name in groups for place in range(len(groups[name]))]
+    rounds = [(place, draw_by(seed, "group", name), name) for name in groups for place in range(len(groups[name]))]
     chosen = {groups[name][place].id for place, _, name in sorted(rounds)[:count]}
     return [user for user in users if user.id in chosen]
 
@@ -191,7 +190,7 @@ def donors(user: User, dataset: PreferenceDataset, seed: int, salt: str = "") ->
 
     def rank(other: User) -> tuple[float, str]:
         alike = tendency(user, other)
-        return (max(0.0, round(alike, 6)) if alike is not None else 0.0, _draw(seed, salt, user.id, other.id))
+        return (max(0.0, round(alike, 6)) if alike is not None else 0.0, draw_by(seed, salt, user.id, other.id))
 
     return sorted(others, key=rank)
 
@@ -210,7 +209,3 @@ def _with_donor(sampler: EpisodeSampler, episode: Episode, index: int, seed: int
 
 def _users(dataset: PreferenceDataset) -> set[str]:
     return {preference.user for preference in dataset.preferences}
-
-
-def _draw(*parts: object) -> str:
-    return hashlib.sha256("\x1f".join(map(str, parts)).encode()).hexdigest()
