@@ -20,8 +20,9 @@ from transformers import PreTrainedModel
 from fspo.errors import ModelError
 from fspo.modeling.attention import RecordingPlan, planned_attention
 from fspo.modeling.lm_head import hidden_states, logits
-from fspo.modeling.packing import Forest, Segment, Tree
+from fspo.modeling.packing import Segment, pack
 from fspo.modeling.preparing import prepare_model
+from fspo.modeling.rendering import Branch, TokenizedEpisode
 
 __all__ = ["NOTHING", "Columns", "Decoder", "DecodingRows", "KeyValues", "Stream"]
 
@@ -227,16 +228,11 @@ class Decoder(DecodingRows):
 
     def _read(self, trees: Sequence[Sequence[Stream]], first_row: int) -> Tensor:
         """Run some trees through the model, keep their keys and values, and return their streams' logits."""
-        forest, ids, positions = _lay_out(trees)
-        plan = RecordingPlan(forest)
         device = self.base.device
+        row = pack([_episode(streams) for streams in trees], device)
+        forest, plan = row.forest, RecordingPlan(row.forest)
         with planned_attention():
-            hidden = hidden_states(
-                self.base,
-                input_ids=torch.tensor([ids], device=device),
-                position_ids=torch.tensor([positions], device=device),
-                fspo_plan=plan,
-            )
+            hidden = hidden_states(self.base, input_ids=row.input_ids, position_ids=row.position_ids, fspo_plan=plan)
         segments = [segment for tree in forest.trees for segment in tree.segments]
         for layer, (keys, values) in enumerate(plan.recorded):
             self._keep_layer(layer, segments, keys[0], values[0], first_row)
@@ -287,21 +283,10 @@ def _tokens(tree: Sequence[Stream]) -> int:
     return len(tree[0].trunk) + sum(len(stream.prompt) for stream in tree)
 
 
-def _lay_out(trees: Sequence[Sequence[Stream]]) -> tuple[Forest, list[int], list[int]]:
-    ids: list[int] = []
-    positions: list[int] = []
-    laid: list[Tree] = []
-    for streams in trees:
-        start, trunk = len(ids), streams[0].trunk
-        ids.extend(trunk)
-        positions.extend(range(len(trunk)))
-        segments = []
-        for stream in streams:
-            segments.append(Segment(len(ids), len(stream.prompt), (), len(trunk)))
-            ids.extend(stream.prompt)
-            positions.extend(range(len(trunk), len(trunk) + len(stream.prompt)))
-        laid.append(Tree(start, len(trunk), tuple(segments)))
-    return Forest(tuple(laid)), ids, positions
+def _episode(streams: Sequence[Stream]) -> TokenizedEpisode:
+    trunk = streams[0].trunk
+    branches = tuple(Branch(stream.prompt, (), len(trunk), 0, query) for query, stream in enumerate(streams))
+    return TokenizedEpisode(trunk, (), branches)
 
 
 def _over_trunk(rows: Tensor, matrix: Tensor) -> Tensor:

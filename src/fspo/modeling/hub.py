@@ -33,15 +33,7 @@ def here(name: str, *, weights: bool = False) -> Path | None:
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         return None
     try:
-        folder = Path(
-            snapshot_download(
-                name,
-                revision=_commits.get(name),
-                allow_patterns=_patterns(weights),
-                ignore_patterns=list(_BELOW),
-                local_files_only=True,
-            )
-        )
+        folder = _snapshot(name, weights, local_files_only=True)
     except (OSError, ValueError):  # not fetched, or not all of it; or no hub id
         return None
     if (name, folder.name, weights) not in _done and not _is_whole(folder, weights):
@@ -97,14 +89,7 @@ def _download(name: str, weights: bool) -> Path:
             raise OSError("the hub can't be reached, and the model was not fetched before") from error
         return found
     try:
-        folder = Path(
-            snapshot_download(
-                name,
-                revision=_commits.get(name),
-                allow_patterns=_patterns(weights),
-                ignore_patterns=list(_BELOW),
-            )
-        )
+        folder = _snapshot(name, weights)
     except (OSError, ValueError):
         raise
     except Exception as error:
@@ -115,8 +100,15 @@ def _download(name: str, weights: bool) -> Path:
     return folder
 
 
-def _patterns(weights: bool) -> list[str]:
-    return [*_SMALL, *(_WEIGHTS if weights else ())]
+def _snapshot(name: str, weights: bool, local_files_only: bool = False) -> Path:
+    folder = snapshot_download(
+        name,
+        revision=_commits.get(name),
+        allow_patterns=[*_SMALL, *(_WEIGHTS if weights else ())],
+        ignore_patterns=list(_BELOW),
+        local_files_only=local_files_only,
+    )
+    return Path(folder)
 
 
 def _is_whole(folder: Path, weights: bool) -> bool:
