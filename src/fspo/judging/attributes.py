@@ -104,7 +104,9 @@ def bullets(text: str) -> float:
 
 def emoji_count(text: str) -> float:
     """Number of emoji, at most 3: a fourth makes no difference to any user."""
-    return 0.0 if text.isascii() else float(min(_emoji().emoji_count(text), 3))
+    import emoji
+
+    return 0.0 if text.isascii() else float(min(emoji.emoji_count(text), 3))
 
 
 def exclamation(text: str) -> float:
@@ -128,15 +130,17 @@ def formality(text: str) -> float:
 
 def reading_grade(text: str) -> float:
     """The automated readability index: about the school grade needed to read the wording, 0 to 20."""
+    from textstat import textstat
+
     plain = plain_text(text)
-    if not words(plain):
-        return 0.0
-    return max(0.0, min(20.0, float(_textstat().automated_readability_index(plain))))
+    return max(0.0, min(20.0, float(textstat.automated_readability_index(plain)))) if words(plain) else 0.0
 
 
 @lru_cache(maxsize=65536)
 def _zipf(word: str) -> float:
-    return float(_wordfreq().zipf_frequency(word, "en"))
+    from wordfreq import zipf_frequency
+
+    return float(zipf_frequency(word, "en"))
 
 
 def rarity(text: str) -> float:
@@ -171,7 +175,9 @@ def measure(text: str, names: Iterable[str]) -> dict[str, float]:
 
 
 def _without_emoji(text: str) -> str:
-    return text if text.isascii() else str(_emoji().replace_emoji(text, ""))
+    import emoji
+
+    return text if text.isascii() else str(emoji.replace_emoji(text, ""))
 
 
 @cache
@@ -179,27 +185,6 @@ def _vader() -> Any:
     from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
     return SentimentIntensityAnalyzer()
-
-
-@cache
-def _emoji() -> Any:
-    import emoji
-
-    return emoji
-
-
-@cache
-def _textstat() -> Any:
-    import textstat
-
-    return textstat.textstat
-
-
-@cache
-def _wordfreq() -> Any:
-    import wordfreq
-
-    return wordfreq
 
 
 _TABLE = (

@@ -149,11 +149,10 @@ class ReaderJudge(UtilityJudge):
         if text not in self._known:
             if len(self._known) >= _MOST_KNOWN:
                 self._known.clear()
-            features = _features(text, self.surface)
+            read = _read(_features(text, self.surface), self.values, self.readers)
             self._known[text] = {
                 name: max(-CLIP, min(CLIP, (value - self.scales[name][0]) / self.scales[name][1]))
-                for trait, known in self.values.items()
-                for name, value in features_at(trait, self.readers[trait].place(features), known).items()
+                for name, value in read.items()
             }
         return self._known[text]
 
@@ -250,17 +249,20 @@ def fit_readers(
         truth = [known.index(row.traits[trait]) for row in held_out]
         reading = _reading(truth, [reader.place(row) for row in unseen], [row.question for row in held_out], len(known))
         readers[trait] = replace(reader, reading=reading)
-    found = [
-        {
-            name: value
-            for trait, known in values.items()
-            for name, value in features_at(trait, readers[trait].place(row), known).items()
-        }
-        for row in rows
-    ]
+    found = [_read(row, values, readers) for row in rows]
     scales = {name: _scale([row[name] for row in found]) for name in found[0]}
     scales = {name: (mean, spread or 1.0) for name, (mean, spread) in scales.items()}
     return ReaderJudge(dict(values), readers, surface, scales, margin)
+
+
+def _read(
+    row: Mapping[str, float], values: Mapping[str, tuple[Value, ...]], readers: Mapping[str, TraitReader]
+) -> dict[str, float]:
+    """What users have weights for -> what the readers find of it in a row of features."""
+    found: dict[str, float] = {}
+    for trait, known in values.items():
+        found |= features_at(trait, readers[trait].place(row), known)
+    return found
 
 
 def surface_of(text: str) -> dict[str, float]:
