@@ -10,6 +10,7 @@ from fspo.errors import ConfigError
 from fspo.judging.attributes import attributes_named
 from fspo.judging.pairwise import ANSWER_TOKENS
 from fspo.judging.topics import TOPIC
+from fspo.llm.types import CompletionRequest, Message
 from fspo.paths import PlaceName
 from fspo.synthesis.domain_files import production_of, settings_of
 
@@ -204,6 +205,10 @@ class SynthesisConfig(BaseModel):
         if self.min_words > self.restyling.short_words:
             raise ValueError("min_words must be at most restyling.short_words")
         return self
+
+    def request(self, *messages: Message, max_tokens: int, seed: int, prefix: str = "") -> CompletionRequest:
+        """One answer wanted, drawn as these settings say."""
+        return CompletionRequest(messages, prefix, max_tokens, self.temperature, self.top_p, seed)
 
     @property
     def by_traits(self) -> bool:

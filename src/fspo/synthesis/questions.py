@@ -181,13 +181,7 @@ def _request(
         topic=f"Topic: {topic}" if topic else "",
         number=AT_ONCE,
     )
-    return CompletionRequest(
-        (Message("user", text),),
-        max_tokens=TOKENS * AT_ONCE,
-        temperature=config.temperature,
-        top_p=config.top_p,
-        seed=rng.randrange(2**31),
-    )
+    return config.request(Message("user", text), max_tokens=TOKENS * AT_ONCE, seed=rng.randrange(2**31))
 
 
 def _take(text: str, topic: str, language: str, known: Overlaps, result: Questions) -> None:

@@ -109,17 +109,11 @@ def make_views(
     Raises:
         ModelError: the model failed.
     """
+    template, count = domain.prompts["views"], config.views
     requests = (
-        CompletionRequest(
-            (
-                Message(
-                    "user",
-                    domain.prompts["views"].ask({"question": q.text}, number=config.views, about=domain.file.about),
-                ),
-            ),
-            max_tokens=VIEW_TOKENS * config.views,
-            temperature=config.temperature,
-            top_p=config.top_p,
+        config.request(
+            Message("user", template.ask({"question": q.text}, number=count, about=domain.file.about)),
+            max_tokens=VIEW_TOKENS * count,
             seed=_seed(config, "views", q.id),
         )
         for q in questions
@@ -213,11 +207,10 @@ def _plan(
                 f"{question.id}:{number}",
                 question,
                 steered,
-                CompletionRequest(
-                    (Message("system", system), Message("user", question.text)),
+                config.request(
+                    Message("system", system),
+                    Message("user", question.text),
                     max_tokens=config.max_tokens,
-                    temperature=config.temperature,
-                    top_p=config.top_p,
                     seed=_seed(config, "response", f"{question.id}:{number}"),
                 ),
             )

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from itertools import combinations, groupby, tee
 
 from fspo.llm.batching import ask_all, mark_unusable
-from fspo.llm.types import Completion, CompletionRequest, LanguageModel, Message, title_of
+from fspo.llm.types import Completion, LanguageModel, Message, title_of
 from fspo.progress import Progress
 from fspo.synthesis.cleaning import Cleaned, clean
 from fspo.synthesis.config import SynthesisConfig
@@ -81,12 +81,11 @@ def plan_samples(config: SynthesisConfig, domain: Domain, question: Question) ->
             f"{question.id}#{number}",
             question,
             persona.name,
-            CompletionRequest(
-                (Message("system", _filled(persona.system, question)), Message("user", question.text)),
+            config.request(
+                Message("system", _filled(persona.system, question)),
+                Message("user", question.text),
                 prefix=opening,
                 max_tokens=config.max_tokens,
-                temperature=config.temperature,
-                top_p=config.top_p,
                 seed=rng.randrange(2**31),
             ),
             persona.sentiment,

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from fspo.judging.pairwise import readable
 from fspo.judging.verdicts import Comparison, Judgement, OrderTally, Preferred
 from fspo.llm.batching import ask_all, mark_unusable
-from fspo.llm.types import CompletionRequest, LanguageModel, Message
+from fspo.llm.types import LanguageModel, Message
 from fspo.preferences.types import Split, User
 from fspo.printing import option
 from fspo.progress import Progress
@@ -147,11 +147,9 @@ class UserMaker:
     def _portrayed(self, users: Sequence[User]) -> list[User]:
         template, config = self._domain.prompts["portrait"], self._config
         requests = [
-            CompletionRequest(
-                (Message("user", template.ask({"description": user.description}, about=self._domain.file.about)),),
+            config.request(
+                Message("user", template.ask({"description": user.description}, about=self._domain.file.about)),
                 max_tokens=PORTRAIT_TOKENS,
-                temperature=config.temperature,
-                top_p=config.top_p,
                 seed=config.seed + 7919 * self._made.attempts[user.id],
             )
             for user in users
