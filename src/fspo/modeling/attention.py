@@ -243,17 +243,15 @@ def attend(
         probe.check(module, attention_mask, options)
     if fspo_plan is None:
         if _planned.get():
-            raise ModelError(
-                f"{_architecture(module)} does not hand its keyword arguments to its attention, so trunk and branches "
-                "can't run on it; use another model."
-            )
+            why = "does not hand its keyword arguments to its attention, so trunk and branches can't run on it"
+            raise _unfit(module, why)
         plain: tuple[Tensor, None] = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **options
         )
         return plain
     _check_layer(module, options)
     if attention_mask is not None:
-        raise ModelError(_own_mask(module))
+        raise _unfit(module, _OWN_MASK)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     out = fspo_plan.attend(
         getattr(module, "layer_idx", 0), query, key, value, scale, options.get("sliding_window"), dropout
@@ -318,18 +316,15 @@ class _MaskProbe:
         else:
             known = [one for one in self._made if one[0].data_ptr() == mask.data_ptr() and one[0].dtype == mask.dtype]
             if not known:
-                raise ModelError(_own_mask(module))
+                raise _unfit(module, _OWN_MASK)
             _, window, exact = known[0]
         if not exact:
             raise ModelError(
-                f"{_architecture(module)} attends by another pattern than to all tokens before, or to the last ones of "
+                f"{type(module).__name__} attends by another pattern than to all tokens before, or to the last ones of "
                 "them, as encoders do; use a causal language model."
             )
         if self._effective(window) != self._effective(named):
-            raise ModelError(
-                f"{_architecture(module)} does not tell its attention the sliding window, so trunk and branches can't "
-                "run on it; use another model."
-            )
+            raise _unfit(module, _UNTOLD_WINDOW)
 
     def _effective(self, window: int | None) -> int | None:
         wide = window is not None and self._longest is not None and window >= self._longest
@@ -351,34 +346,25 @@ def _is_causal_window(function: Callable[..., Any], window: int | None, device: 
     return torch.equal(seen, expected)
 
 
-def _own_mask(module: torch.nn.Module) -> str:
-    return (
-        f"{_architecture(module)} makes an attention mask of its own, which trunk and branches can't follow; use "
-        "another model."
-    )
+def _unfit(module: torch.nn.Module, why: str) -> ModelError:
+    return ModelError(f"{type(module).__name__} {why}; use another model.")
+
+
+_OWN_MASK = "makes an attention mask of its own, which trunk and branches can't follow"
+_UNTOLD_WINDOW = "does not tell its attention the sliding window, so trunk and branches can't run on it"
 
 
 def _check_layer(module: torch.nn.Module, options: dict[str, Any]) -> None:
     for name in ("softcap", "s_aux", "position_bias"):
         if options.get(name) is not None:
-            raise ModelError(
-                f"{_architecture(module)} uses {name} in its attention, which trunk and branches can't do exactly; use "
-                "another model."
-            )
+            raise _unfit(module, f"uses {name} in its attention, which trunk and branches can't do exactly")
     types = getattr(getattr(module, "config", None), "layer_types", None)
     if (
         types
         and options.get("sliding_window") is None
         and types[getattr(module, "layer_idx", 0)] == "sliding_attention"
     ):
-        raise ModelError(
-            f"{_architecture(module)} does not tell its attention the sliding window, so trunk and branches can't run "
-            "on it; use another model."
-        )
-
-
-def _architecture(module: torch.nn.Module) -> str:
-    return type(module).__name__
+        raise _unfit(module, _UNTOLD_WINDOW)
 
 
 def _first_visible(segment: Segment, window: int | None) -> int:
