@@ -37,6 +37,7 @@ __all__ = [
     "load_reward_model",
     "load_tokenizer",
     "pull",
+    "reading_limit",
 ]
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -190,6 +191,19 @@ def context_length(model: PreTrainedModel | str | Path) -> int | None:
     config = load_configuration(model) if isinstance(model, str | Path) else model.config
     length = getattr(config.get_text_config(), "max_position_embeddings", None)
     return None if length is None else int(length)
+
+
+def reading_limit(asked: int | None, longest: int | None, place: str = "") -> int | None:
+    """Most tokens that a model reads, which can read `longest`, where `asked` are set; None for no limit.
+
+    Raises:
+        ConfigError: more are asked for than it can read; `place` is where they are set, as it stands before the name.
+    """
+    if asked is not None and longest is not None and asked > longest:
+        raise ConfigError(
+            f"{place}max_length is {asked}, and the model reads at most {longest} tokens; lower it or leave it out."
+        )
+    return asked or longest
 
 
 def default_device() -> torch.device:

@@ -15,13 +15,13 @@ from fspo.modeling.answering import Enter, Prompt, Reply, answer, stream_answer
 from fspo.modeling.descriptions import write_descriptions
 from fspo.modeling.generation import Sampling
 from fspo.modeling.layouts import DEFAULT_LAYOUT, EARLIER_LAYOUT, LayoutName, Message
-from fspo.modeling.loading import load_configuration, load_tokenizer
+from fspo.modeling.loading import context_length, load_tokenizer, reading_limit
 from fspo.modeling.logprobs import branch_logprobs
 from fspo.modeling.model_names import policy_in
 from fspo.modeling.policies import check_whole, export_policy
 from fspo.modeling.rendering import Branch, Context, EpisodeRenderer, TokenizedEpisode
 from fspo.modeling.sharing import PolicyWeights
-from fspo.modeling.vocabulary import check_vocabulary
+from fspo.modeling.vocabulary import check_vocabulary, rows_of
 from fspo.paths import expanded
 from fspo.preferences.formats import person_of
 from fspo.preferences.sampling import shots_beside
@@ -554,11 +554,5 @@ def sampling_of(options: SamplingOptions) -> Sampling:
 def renderer_of(name: str | Path, max_length: int | None, layout: LayoutName) -> EpisodeRenderer:
     """Renders for a model by its name, after a check that it can read all that its tokenizer makes."""
     tokenizer = load_tokenizer(name)
-    config = load_configuration(name).get_text_config()
-    check_vocabulary(tokenizer, getattr(config, "vocab_size", None), str(name))
-    longest = getattr(config, "max_position_embeddings", None)
-    if max_length is not None and longest is not None and max_length > longest:
-        raise ConfigError(
-            f"max_length is {max_length}, and the model reads at most {longest} tokens; lower it or leave it out."
-        )
-    return EpisodeRenderer(tokenizer, max_length=max_length or longest, layout=layout)
+    check_vocabulary(tokenizer, rows_of(name), str(name))
+    return EpisodeRenderer(tokenizer, max_length=reading_limit(max_length, context_length(name)), layout=layout)

@@ -18,7 +18,7 @@ from fspo.files import check_unclaimed, full_disk_explained, read_json, storage_
 from fspo.identity import digest, same
 from fspo.modeling.fitting import Fitted, Room, fitted
 from fspo.modeling.folders import ADAPTERS, MODEL, TOKENIZER_FILES
-from fspo.modeling.loading import context_length, fast_dtype
+from fspo.modeling.loading import context_length, fast_dtype, reading_limit
 from fspo.modeling.memory import out_of_memory_explained
 from fspo.modeling.model_names import POLICY_FILE, is_hub_id, layout_note
 from fspo.modeling.policies import is_policy, load_policy, save_policy
@@ -630,9 +630,4 @@ def max_length_of(config: TrainingConfig, context: int | None) -> int | None:
     Raises:
         ConfigError: the settings ask for more than the model reads.
     """
-    if config.max_length is not None and context is not None and config.max_length > context:
-        raise ConfigError(
-            f"training max_length is {config.max_length}, and the model reads at most {context} tokens; lower it or "
-            "leave it out."
-        )
-    return config.max_length or context
+    return reading_limit(config.max_length, context, "training ")

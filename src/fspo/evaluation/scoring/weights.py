@@ -161,22 +161,14 @@ class Weights:
 
     def renderer(self, context: Any) -> EpisodeRenderer:
         """Renders episodes for the base model and every policy; it is made once for each context."""
-        if context not in self._renderers:
-            self._renderers[context] = self._new_renderer(context)
-        return self._renderers[context]
+        from fspo.modeling.loading import reading_limit
 
-    def _new_renderer(self, context: Any) -> EpisodeRenderer:
-        longest = self._longest
-        if self._max_length is None:
-            self._max_length = longest
-        elif longest and self._max_length > longest:
-            raise ConfigError(
-                f"evaluation.max_length is {self._max_length}, and the model reads at most {longest} tokens; lower it "
-                "or leave it out."
+        if context not in self._renderers:
+            limit = reading_limit(self._max_length, self._longest, "evaluation.")
+            self._renderers[context] = EpisodeRenderer(
+                self.tokenizer, context=context, max_length=limit, layout=self._layout
             )
-        return EpisodeRenderer(
-            self.tokenizer, context=context, max_length=self._max_length or None, layout=self._layout
-        )
+        return self._renderers[context]
 
     def loadable(self, source: Source, context: Context) -> LoadableModel:
         """The weights of `source`, shown what `context` says."""
@@ -220,14 +212,13 @@ class Weights:
         self._loaded, self._adapting = None, {}
 
     @cached_property
-    def _longest(self) -> int:
-        """Tokens the base model can read at once; 0 where its configuration doesn't say."""
-        from fspo.modeling.loading import load_configuration
-        from fspo.modeling.vocabulary import check_vocabulary
+    def _longest(self) -> int | None:
+        """Tokens the base model can read at once, where its configuration says so."""
+        from fspo.modeling.loading import context_length
+        from fspo.modeling.vocabulary import check_vocabulary, rows_of
 
-        config = load_configuration(self.model).get_text_config()
-        check_vocabulary(self.tokenizer, getattr(config, "vocab_size", None), self.model)
-        return int(getattr(config, "max_position_embeddings", None) or 0)
+        check_vocabulary(self.tokenizer, rows_of(self.model), self.model)
+        return context_length(self.model)
 
     def _read(self, source: Source) -> Any:
         if source is None:

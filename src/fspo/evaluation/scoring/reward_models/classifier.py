@@ -16,6 +16,7 @@ from fspo.evaluation.scoring.reward_models.protocol import RewardRequest
 from fspo.identity import digest
 from fspo.modeling.chat import TextEncoder, apply_template
 from fspo.modeling.layouts import ShotTemplate
+from fspo.modeling.loading import context_length
 from fspo.modeling.model_names import weights_of
 from fspo.modeling.vocabulary import check_vocabulary, rows_of
 from fspo.preferences.types import Preference
@@ -61,8 +62,7 @@ class ClassifierRewardModel:
         self._model, self._tokenizer, self.name = model, tokenizer, name
         self.identity = identity
         """Distinguishes the scores of different weights; empty if that is unknown."""
-        longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-        self._max_length = max_length or longest
+        self._max_length = max_length or context_length(model)
         self._encoder, self._template = TextEncoder(tokenizer), ShotTemplate()
         self._chat = _Chat.of(tokenizer) if getattr(tokenizer, "chat_template", None) else None
 
