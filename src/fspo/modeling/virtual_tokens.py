@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["first_virtual_id", "virtual_tokens"]
 
@@ -24,6 +24,8 @@ def first_virtual_id(model: Any) -> int:
 @contextmanager
 def virtual_tokens(model: Any, vectors: Tensor) -> Iterator[tuple[int, ...]]:
     """Give the embeddings [N, d] to N virtual tokens, and yield their ids; gradients flow into `vectors`."""
+    import torch
+
     embedding = model.get_input_embeddings()
     first, usual = first_virtual_id(model), embedding.forward
 

@@ -30,6 +30,7 @@ from pydantic import Field, model_validator
 
 from fspo.methods.adaptation import Adaptation, AdaptationSettings, AdaptationWork, UserState
 from fspo.methods.method import Job, Method, train_once
+from fspo.modeling.virtual_tokens import first_virtual_id, virtual_tokens
 from fspo.preferences.types import Episode, Preference
 from fspo.training.companion import COMPANION, Companion
 from fspo.training.config import TrainingConfig
@@ -111,8 +112,6 @@ class UserTokens(Companion):
         """Generic tokens at embeddings of random tokens, and offsets that leave everybody at these."""
         import torch
 
-        from fspo.modeling.virtual_tokens import first_virtual_id
-
         self.first = first_virtual_id(policy)
         config, count = self.config, len(self.people)
         embeddings = policy.get_input_embeddings().weight.detach().float()
@@ -151,8 +150,6 @@ class UserTokens(Companion):
     @contextmanager
     def enter(self, policy: torch.nn.Module, units: Sequence[Unit]) -> Iterator[None]:
         """Give the virtual tokens of all users their embeddings."""
-        from fspo.modeling.virtual_tokens import virtual_tokens
-
         inner: Any = getattr(policy, "module", policy)  # without what several processes put around it
         tensors = dict(inner.get_submodule(COMPANION).named_parameters())
         with virtual_tokens(inner, user_table(tensors).flatten(0, 1)):
@@ -196,7 +193,6 @@ class SoftTokens(Adaptation):
         Raises:
             ModelError: the policy has none.
         """
-        from fspo.modeling.virtual_tokens import first_virtual_id
         from fspo.training.companion import load_companion
 
         super().__init__(settings, model, renderer, folder)
@@ -247,7 +243,6 @@ class SoftTokens(Adaptation):
         import torch
 
         from fspo.methods.user_weights import pair_margins
-        from fspo.modeling.virtual_tokens import virtual_tokens
         from fspo.training import objectives
 
         episode = Episode("", (), tuple(shots))
@@ -275,8 +270,6 @@ class SoftTokens(Adaptation):
     @contextmanager
     def using(self, state: UserState) -> Iterator[EpisodeRenderer]:
         """Put the user's soft tokens in front of every prompt."""
-        from fspo.modeling.virtual_tokens import virtual_tokens
-
         with virtual_tokens(self.model, self.tokens(state.tensors)):
             yield self.personal
 
