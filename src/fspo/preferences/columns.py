@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from fspo.preferences.validation import ColumnsError, Problem, missing_columns
+from fspo.preferences.validation import ColumnsError, missing_columns
 from fspo.printing import column_option, nearest
 
 __all__ = ["NAMES", "TIME", "match_columns", "rename", "time_column"]
@@ -58,7 +58,7 @@ def match_columns(
         if len(close) > 1:
             which = " or ".join(f"'{name}'" for name in close)
             what = f"may be {which} of the columns {', '.join(free)}; choose with {column_option({ours: close[0]})}."
-            raise Problem(number, ours, what).error(file)
+            raise ColumnsError(f"{file}, row {number}, column '{ours}': {what}")
         if close:
             matched[ours] = close[0]
             free.remove(close[0])

@@ -75,7 +75,9 @@ def test_a_missing_answer_is_none_and_an_empty_one_is_an_answer() -> None:
         ([*WIDE, {**WIDE[0], "user": ""}], "row 2, column 'user'"),
         ([*WIDE, {"user": "ann", "prompt": " ", "ours": "x", "theirs": "y"}], "row 2, column 'prompt'"),
         ([WIDE[0] | {"length": 3}], "row 1, column 'length'.*systems="),
-        ([{"user": "ann", "prompt": "Why?"}], "row 1: there is no answer"),
+        ([{"user": "ann", "prompt": "Why?"}] * 9, r"row 1: there is no answer.*NAME.\}\.$"),
+        ([{"promt": "Why?", "ours": "So.", "theirs": "Thus."}] * 9, r"row 1, column 'prompt': missing.*promt.\}\.$"),
+        ([{"query": "Why?", "input": "", "ours": "So."}] * 9, r"row 1, column 'prompt': may be .*query.\}\.$"),
     ],
 )
 def test_what_is_wrong_is_named_with_file_and_row(tmp_path: Path, rows: list[dict[str, Any]], said: str) -> None:

@@ -14,7 +14,7 @@ from fspo.preferences.columns import NAMES, match_columns, rename
 from fspo.preferences.formats import TRL_USER, numbered_rows
 from fspo.preferences.tables import find_tables, stem_of
 from fspo.preferences.types import User, transcript
-from fspo.preferences.validation import Faults, Problem, parse_turns, parse_user
+from fspo.preferences.validation import ColumnsError, Faults, Problem, missing_columns, parse_turns, parse_user
 from fspo.printing import column_option, counted, nearest, option, suggestion
 
 __all__ = ["SystemAnswers", "read_answers"]
@@ -140,7 +140,7 @@ class _Reader:
         """Read one table."""
         matched: Mapping[str, str] | None = None
         for number, row in rows:
-            with faults.row():
+            with faults.row(first=matched is None):
                 if matched is None:
                     there = {ours: theirs for ours, theirs in self.columns.items() if theirs in row}
                     matched = match_columns(row, there, file, number, _COLUMNS)
@@ -249,17 +249,20 @@ class _Reader:
                 "there is no answer: a row needs a column for each system, `answers` (an object), or `answer` and "
                 f"`system`; give another name with {column_option({'answer': 'NAME'})}."
             )
-            raise DataError(f"{file}, row {number}: {what}")
+            raise ColumnsError(f"{file}, row {number}: {what}")
         return {name: _text(row[name], name, file, number) for name in names}
 
 
 def _prompt(row: Mapping[str, Any], file: str, number: int) -> str:
-    prompt = row.get("prompt")
+    if "prompt" not in row:
+        named = column_option({"prompt": nearest("prompt", row) or "NAME"})
+        what = f"the row has the columns: {', '.join(row) or 'none'}. Name yours with {named}."
+        raise missing_columns(["prompt"], what, file, number)
+    prompt = row["prompt"]
     if isinstance(prompt, list):
         return transcript(parse_turns(prompt, "prompt", file, number))
     if not isinstance(prompt, str) or not prompt.strip():
-        there = ", ".join(row) or "none"
-        what = f"missing or empty; the row has the columns: {there}." if prompt in (None, "") else "must be text."
+        what = "empty; fill it in or delete the row." if prompt is None or isinstance(prompt, str) else "must be text."
         raise Problem(number, "prompt", what).error(file)
     return prompt
 
