@@ -109,16 +109,18 @@ def start(
     stdout: IO[str] | None = None,
     stderr: IO[str] | None = None,
     hub: bool = False,
+    synced: bool = True,
 ) -> Program | subprocess.Popen[bytes]:
     """Start `python -m module arguments`, or `python -c CODE` if `module` is -c; a stream not given is /dev/null.
 
-    With `hub` it imports by itself the libraries that read where a hub is while they are imported.
+    With `hub` it imports by itself the libraries that read where a hub is while they are imported. It writes as slowly
+    as a user's program, so that a kill can hit it there; without `synced` it does not wait for the disk.
     """
     if sys.platform != "linux":  # elsewhere libraries don't survive a fork
         command = [sys.executable, *(["-m"] if module != "-c" else []), module, *map(str, arguments)]
         streams = [stream or subprocess.DEVNULL for stream in (stdin, stdout, stderr)]
         return subprocess.Popen(command, env=env, cwd=cwd, stdin=streams[0], stdout=streams[1], stderr=streams[2])
-    wanted = [module, *map(str, arguments)], dict(env), str(cwd), hub
+    wanted = [module, *map(str, arguments)], dict(env), str(cwd), synced, hub
     ending, reply = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with reply, Path(os.devnull).open("r+") as nothing:
         handles = [(stream or nothing).fileno() for stream in (stdin, stdout, stderr)]
@@ -142,7 +144,9 @@ def run(
         read, said, err = (files.enter_context(tempfile.TemporaryFile("w+")) for _ in range(3))
         read.write(stdin)
         read.seek(0)
-        program = start(module, *arguments, env=env, cwd=cwd, stdin=read, stdout=said, stderr=err, hub=hub)
+        program = start(
+            module, *arguments, env=env, cwd=cwd, stdin=read, stdout=said, stderr=err, hub=hub, synced=False
+        )
         try:
             code = program.wait(timeout)
         finally:
@@ -193,8 +197,8 @@ def _start_server(name: str) -> None:
         subprocess.run(command, stdin=listening, stdout=subprocess.DEVNULL, env=environment, cwd=ROOT, check=True)
 
 
-Wanted = tuple[list[str], dict[str, str], str, bool]
-"""Module and arguments, environment, folder, and whether it is about a hub."""
+Wanted = tuple[list[str], dict[str, str], str, bool, bool]
+"""Module and arguments, environment, folder, whether it waits for the disk, and whether it is about a hub."""
 
 
 def _serve(listening: socket.socket) -> Wanted:
@@ -318,12 +322,13 @@ if __name__ == "__main__":
     if os.fork():  # it goes on after the worker that has started it
         os._exit(0)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that wait for programs
-    unsync()
     _preload(_NO_HUB)
-    (module, *sys.argv[1:]), environment, folder, _ = _serve(socket.socket(fileno=os.dup(0)))
+    (module, *sys.argv[1:]), environment, folder, synced, _ = _serve(socket.socket(fileno=os.dup(0)))
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
+    if not synced:
+        unsync()
     sys.path[0] = folder
     numpy.random.seed()  # as in a new process; random does it by itself, and torch begins with a fixed seed
     try:
