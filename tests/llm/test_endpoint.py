@@ -335,12 +335,19 @@ def test_an_error_that_came_as_an_answer_is_not_kept(server: Scripted, tmp_path:
     assert endpoint(server, cache=RequestCache(path)).complete([request("hello")])[0].text == "Well, hello #0"
 
 
-def test_one_garbled_answer_among_good_ones_is_asked_again(server: Scripted) -> None:
-    asked = endpoint(server)
+def test_one_garbled_answer_among_good_ones_is_asked_again(server: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, reply = endpoint(server), server.reply
     asked.complete([request("hello")])
     server.raw = b"{not JSON"
-    threading.Timer(0.2, lambda: setattr(server, "raw", None)).start()
+
+    def recovering(body: dict[str, Any]) -> str:
+        if len(server.bodies) > 2:
+            server.raw = None
+        return reply(body)
+
+    monkeypatch.setattr(server, "reply", recovering)
     assert asked.complete([request("there")])[0].text == "Well, there #0"
+    assert len(server.bodies) == 3
 
 
 def test_a_request_that_is_refused_again_does_not_stop_a_resumed_call(server: Scripted, tmp_path: Path) -> None:

@@ -20,12 +20,6 @@ from tests.llm.answering import Server, answer, answering, reply
 pytest.importorskip("aiohttp")
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shorter pauses."""
-    monkeypatch.setattr("fspo.llm.endpoint._SHORTEST", 0.05)
-
-
 def asked(server: Server, cache: RequestCache | None = None, **settings: Any) -> Endpoint:
     usual = {"base_url": server.address, "model": "m", "requests_in_flight": 4, "timeout": 10}
     return Endpoint(EndpointConfig.model_validate({**usual, **settings}), cache)
