@@ -1,4 +1,4 @@
-"""Files and databases that do not wait for the disk: tests end programs at any moment, but never the machine.
+"""Files that do not wait for the disk: tests end programs at any moment, but never the machine.
 
 A disk takes some milliseconds to confirm that it has a record, and the suite writes tens of thousands of them.
 """

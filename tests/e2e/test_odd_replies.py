@@ -25,7 +25,7 @@ SIZES = {
     "refinement": "{rounds: 1, pairs: 4}",
 }
 SHORT_PAUSES = "import fspo.llm.endpoint\nfspo.llm.endpoint._SHORTEST = 0.01\n"
-"""Before a request is repeated; most of them are here. tests/llm looks at the pauses."""
+"""Before a request is repeated."""
 ALL = dict.fromkeys(REPLIES, 0.9 / len(REPLIES))
 """Nine tenths of all replies are odd, in all ways alike."""
 

@@ -12,7 +12,7 @@ from fspo.cli.chat import _only_method
 from fspo.cli.main import app
 from fspo.errors import ModelError
 from fspo.files import write_json
-from fspo.modeling.model_names import policy_in
+from fspo.modeling.model_names import check_folder, policy_in
 from fspo.modeling.policy import Policy
 from fspo.runs.config import RunConfig
 from fspo.runs.folder import RunFolder
@@ -61,6 +61,15 @@ def test_a_missing_folder_is_named_as_one_and_no_hub_is_asked(
     result = CliRunner().invoke(app, ["model", line[0], "runs/nope", *line[1:]])
     assert result.exit_code == 1 and "There is no model folder runs/nope" in result.stderr
     assert "hub can't be" not in result.stderr
+
+
+def test_a_name_of_a_hub_below_a_folder_here_says_why_no_hub_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "Qwen").mkdir()
+    with pytest.raises(ModelError, match="no hub is asked because there is a folder Qwen here"):
+        check_folder("Qwen/Qwen3-8B")
 
 
 def test_a_run_without_a_policy_leaves_it_to_the_verb_to_say_so(tmp_path: Path, tiny_model_path: Path) -> None:

@@ -9,6 +9,8 @@ import pytest
 
 from fspo.errors import ConfigError, ModelError
 from fspo.evaluation.artifacts import read_details
+from fspo.methods.adaptation import AdaptationRow
+from fspo.methods.policies.ttt import TestTimeTraining
 from fspo.modeling.policies import export_policy
 from fspo.modeling.policy import Policy
 from fspo.runs import pipeline
@@ -85,3 +87,10 @@ def test_wrong_settings_are_refused_with_their_place(tmp_path: Path, text: str, 
     path.write_text(f"methods: [base, ttt, p-rlhf, np-dpo, steering, summary]\n{text}\n")
     with pytest.raises(ConfigError, match=message):
         load_config(path)
+
+
+def test_too_few_shots_are_refused() -> None:
+    row = AdaptationRow("ttt", TestTimeTraining)
+    row.check_shots(1)
+    with pytest.raises(ConfigError, match="'ttt' needs at least 1 shot, and the evaluation shows 0"):
+        row.check_shots(0)

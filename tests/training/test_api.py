@@ -414,6 +414,7 @@ def test_mistakes_in_the_settings_are_one_sentence(settings: dict[str, Any], mes
     ("arguments", "message"),
     [
         ({"train_datset": []}, "FSPOTrainer has no argument 'train_datset'; did you mean 'train_dataset'"),
+        ({"arguments": None}, "FSPOTrainer has no argument 'arguments'; did you mean 'args'"),
         ({"ref_model": "base"}, "no argument 'ref_model': leave it out"),
         ({"tokenizer": None}, "no argument 'tokenizer': call it processing_class"),
         ({"peft_config": {"r": 4}}, "peft's LoraConfig or fspo's LoraSettings, not dict"),

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fspo.errors import ConfigError
 from fspo.modeling.user_views import UserView
+from fspo.printing import counted
 from fspo.pydantic_errors import first_fault
 
 if TYPE_CHECKING:
@@ -230,6 +231,18 @@ class AdaptationRow:
             return kind.model_validate({**known, **self.given})
         except ValidationError as error:
             raise ConfigError(f"The method '{self.name}': {first_fault(error, kind).sentence}") from error
+
+    def check_shots(self, shots: int) -> None:
+        """Check that so many shots are enough.
+
+        Raises:
+            ConfigError: it needs more.
+        """
+        if shots < self.kind.least_shots:
+            raise ConfigError(
+                f"'{self.name}' needs at least {counted(self.kind.least_shots, 'shots')}, and the evaluation shows "
+                f"{shots}; show more, or leave it out of the methods."
+            )
 
     def identity(self) -> dict[str, Any]:
         """What decides a user's policy besides weights and shots, ready for JSON."""

@@ -95,10 +95,10 @@ def revealed(judge: Judge | None, user: User, question: Preference, answer: str)
     text = answer.strip()
     if not text or text in (question.chosen.strip(), question.rejected.strip()):
         return question
-    able = judge is not None and can_judge(judge, user, question.prompt)
-    if able and judge.compare(user, question.prompt, answer, question.chosen) == "first":
-        return replace(question, chosen=answer)
-    return replace(question, rejected=answer)
+    if judge is None or not can_judge(judge, user, question.prompt):
+        return replace(question, rejected=answer)
+    better = judge.compare(user, question.prompt, answer, question.chosen) == "first"
+    return replace(question, chosen=answer) if better else replace(question, rejected=answer)
 
 
 def hold(

@@ -194,10 +194,10 @@ def context_length(model: PreTrainedModel | str | Path) -> int | None:
 
 
 def reading_limit(asked: int | None, longest: int | None, place: str = "") -> int | None:
-    """Most tokens that a model reads, which can read `longest`, where `asked` are set; None for no limit.
+    """The limit on tokens: `asked`, or else `longest`, which the model can read; None for no limit.
 
     Raises:
-        ConfigError: more are asked for than it can read; `place` is where they are set, as it stands before the name.
+        ConfigError: `asked` is more than `longest`. `place` comes before the setting's name, such as `evaluation.`.
     """
     if asked is not None and longest is not None and asked > longest:
         raise ConfigError(

@@ -79,7 +79,14 @@ def check_folder(name: str | Path) -> None:
         ModelError: it is not.
     """
     if means_folder(name) and place_here(name) is None:
-        raise ModelError(f"There is no model folder {name}. {INSTEAD}")
+        raise ModelError(f"There is no model folder {name}{_not_of_a_hub(name)}. {INSTEAD}")
+
+
+def _not_of_a_hub(name: str | Path) -> str:
+    """Why no hub is asked for a model whose name could be one of a hub."""
+    owner = Path(expanded(name)).parent
+    plain = str(owner) not in _USUAL_FOLDERS and re.fullmatch(r"[\w.-]+/[\w.-]+", str(name))
+    return f", and no hub is asked because there is a folder {owner} here" if plain and owner.is_dir() else ""
 
 
 def instead_of(name: str | Path) -> str:

@@ -356,7 +356,7 @@ def _check_readers(config: RunConfig, settings: Settings) -> None:
 
 
 def _check_adaptations(config: RunConfig, settings: Settings) -> None:
-    """Check the settings of the run's adaptations."""
+    """Check the settings of the run's adaptations, and that the evaluation shows as many shots as each needs."""
     given = config.given_adaptations
     for row in config.adaptations.values():
         try:
@@ -371,6 +371,10 @@ def _check_adaptations(config: RunConfig, settings: Settings) -> None:
                 f"{where}: '{row.name}' can't start from '{start}', which is no method with a policy of its own; "
                 f"choose {', '.join(able)}, or null for the base model."
             )
+        try:
+            row.check_shots(config.evaluation.shots)
+        except ConfigError as error:
+            raise ConfigError(f"{settings.where(('evaluation', 'shots'))}: {error}") from error
     known = sorted({name for row in config.adaptations.values() for name in row.kind.Settings.model_fields})
     for name in given.get(EVERY, {}) if config.adaptations else ():
         if name not in known:

@@ -99,7 +99,8 @@ class FSPOTrainer:
                 not know.
         """
         for name in unknown_arguments:
-            raise unknown_argument("FSPOTrainer", name, inspect.signature(FSPOTrainer).parameters)
+            known = set(inspect.signature(FSPOTrainer).parameters) - {"unknown_arguments"}
+            raise unknown_argument("FSPOTrainer", name, sorted(known))
         model = expanded(model) if isinstance(model, str | Path) else model
         _check_kinds(model, args, peft_config)
         _check_callbacks(callbacks)
