@@ -373,6 +373,41 @@ def test_saved_conversations_are_listed_and_deleted_by_keyboard(browser: Any, si
         assert rows.count() == 0
 
 
+def test_a_list_of_conversations_stays_as_it_is_read_while_answers_come(browser: Any, site: Site) -> None:
+    def ask(problem: str = "") -> None:
+        # The focus stays where it is.
+        page.evaluate("said => { document.getElementById('ask').requestSubmit(); complain(said); }", problem)
+        answered(page)
+        answered(page, "base")
+
+    site.store.change_account(site.owner, keep_conversations=True)
+    for number in range(22):
+        site.store.keep_conversation(site.owner, "base", as_turns(f"{number}?"), "An answer.", [])
+    with visit(browser, site) as page:
+        sign_in(page, site.key)
+        answered(page)
+        answered(page, "base")
+        page.locator("#conversations-title").press("Enter")
+        rows = page.locator("#conversations li")
+        rows.nth(19).wait_for()
+        page.get_by_role("button", name="Show more conversations").click()
+        rows.nth(23).wait_for()
+        ask("An error before.")
+        rows.nth(25).wait_for()
+        assert page.get_by_role("alert").filter(has_text="An error before.").is_visible()
+        button = rows.nth(20).get_by_role("button")
+        button.focus()
+        ask()
+        assert rows.count() == 26 and button.evaluate("one => one === document.activeElement")
+        page.evaluate(  # the second one while the first is under way
+            "() => [...document.querySelectorAll('#conversations button')].slice(-2).forEach(one => one.click())"
+        )
+        rows.filter(has_text="The answer of fspo").nth(2).wait_for()
+        page.wait_for_function("() => document.querySelectorAll('#conversations li').length === 26")
+        kept = site.store.conversations(site.owner, limit=99)
+        assert kept is not None and len(kept.entries) == 26
+
+
 _HOLDING = """method => {
   const real = window.fetch;
   window.fetch = async (address, settings) => {

@@ -2,7 +2,8 @@
 // The page's program. Texts of people and models reach the page as text nodes only, never as markup.
 
 const KEY = "fspo-key"; // in sessionStorage: it ends with the tab
-const PAGE = 20; // preferences that are listed at a time
+const PAGE = 20; // preferences or conversations that are listed at a time
+const MOST_LISTED = 100; // in one answer of the server
 const MOST_SKIPPED = 100; // that the server accepts
 const SWITCHES = ["personalise", "keep_conversations", "allow_training"]; // settings of the account, with their ids
 const $ = (id) => document.getElementById(id);
@@ -15,6 +16,8 @@ let skipped = []; // ids of the server's questions that the person does not want
 let known = []; // the listed preferences, newest first
 let total = 0;
 let conversations = []; // the listed conversations, newest first
+let wanted = PAGE; // how many of them to list
+let stale = false; // whether they may have changed since they were asked for
 let used = []; // ids of the preferences that the answer was given
 let last = { prompt: "", text: "", count: 0 };
 let judged = null; // the whole answer on the page, which the person may rate: { id, prompt, text, thumb, before }
@@ -80,13 +83,14 @@ async function request(method, path, body, signal) {
 
 const json = async (...given) => ours((await request(...given)).json());
 
-// Does the work once at a time for each name; an error is shown, and a key that is not valid any more signs out.
+// Does the work once at a time for each name; an error is shown, and a key that is not valid any more signs out. What
+// the person did not ask for is quiet: the complaint before it stays.
 let busy = new Set(); // of this session
-async function doing(name, work) {
+async function doing(name, work, quiet = false) {
   if (busy.has(name)) return;
   const under = busy;
   under.add(name);
-  complain("");
+  if (!quiet) complain("");
   try {
     await work();
   } catch (error) {
@@ -134,6 +138,7 @@ function signOut() {
   [pairs, pair, skipped, known, total, conversations, used] = [[], null, [], [], 0, [], []];
   last = { prompt: "", text: "", count: 0 };
   judged = rewritten = null;
+  wanted = PAGE;
   $("conversations-fold").open = false;
   for (const id of ["known", "conversations", "shots", "earlier", "question", "name", "count", "why"]) $(id).replaceChildren();
   $("shots-fold").hidden = $("earlier-fold").hidden = true;
@@ -245,7 +250,7 @@ async function answer(model, another = false) {
       place.textContent = text;
     }
     place.textContent = text || "(The answer is empty.)";
-    listConversations();
+    listConversations(true);
     if (model !== "fspo") return;
     remember(prompt, text);
     if (text) showJudging({ id, prompt, text, thumb: "none", before });
@@ -352,7 +357,9 @@ function saveRewritten() {
 
 // What is known
 
-const listed = (what, last) => json("GET", `${what}?limit=${PAGE}${last ? `&after=${encodeURIComponent(last.id)}` : ""}`);
+function listed(what, last, limit = PAGE) {
+  return json("GET", `${what}?limit=${limit}${last ? `&after=${encodeURIComponent(last.id)}` : ""}`);
+}
 
 async function list(last) {
   const page = await listed("preferences", last);
@@ -400,18 +407,40 @@ function remove(one) {
 
 // Saved conversations, which are listed while they are unfolded
 
-function listConversations(last) {
-  if (!$("conversations-fold").open) return undefined;
+const readingConversations = () => $("conversations").contains(document.activeElement);
+
+// Quiet: after an answer. That must not take the keyboard's focus out of the list.
+function listConversations(quiet = false) {
+  if (!$("conversations-fold").open || (quiet && readingConversations())) return undefined;
+  stale = true; // also for a listing that is under way: it repeats itself
   return doing("conversations", async () => {
-    const page = await listed("conversations", last);
-    conversations = last ? [...conversations, ...page.data] : page.data;
-    $("more-conversations").hidden = !page.has_more;
-    showConversations();
-  });
+    while (stale) {
+      stale = false;
+      const found = await wantedConversations();
+      if (quiet && readingConversations()) return;
+      conversations = found.data;
+      $("more-conversations").hidden = !found.has_more;
+      showConversations();
+    }
+  }, quiet);
+}
+
+async function wantedConversations() {
+  let data = [];
+  for (;;) {
+    const page = await listed("conversations", data.at(-1), Math.min(wanted - data.length, MOST_LISTED));
+    data = [...data, ...page.data];
+    if (!page.has_more || data.length >= wanted) return { data, has_more: page.has_more };
+  }
+}
+
+function moreConversations() {
+  wanted = conversations.length + PAGE;
+  return listConversations();
 }
 
 function showConversations() {
-  $("no-conversations").hidden = conversations.length > 0;
+  $("no-conversations").hidden = conversations.length > 0 || !$("more-conversations").hidden;
   $("conversations").replaceChildren(...conversations.map((one) => {
     const prompt = joined(one.messages);
     const act = button("Delete", `Delete the conversation: ${prompt}`, () => removeConversation(one), "plain danger");
@@ -420,13 +449,14 @@ function showConversations() {
 }
 
 function removeConversation(one) {
-  return doing("conversations", async () => {
+  return doing(`delete ${one.id}`, async () => {
     await request("DELETE", `conversations/${one.id}`);
     conversations = conversations.filter((other) => other.id !== one.id);
     if (judged?.id === one.id.replace("conv_", "chatcmpl-")) showJudging(null); // it can't be rated any more
     showConversations();
     say("The conversation is deleted. Preferences that followed from it stay.");
     $("conversations-title").focus({ preventScroll: true });
+    listConversations(true); // those after it move up
   });
 }
 
@@ -548,7 +578,7 @@ onClick("choose-1", () => choose(1));
 onClick("choose-2", () => choose(2));
 onClick("skip", skip);
 onClick("more", () => doing("known", () => list(known.at(-1))));
-onClick("more-conversations", () => listConversations(conversations.at(-1)));
+onClick("more-conversations", moreConversations);
 $("conversations-fold").addEventListener("toggle", () => listConversations());
 onClick("export", download);
 onClick("cancel", () => $("edit").close());
