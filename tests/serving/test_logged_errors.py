@@ -95,13 +95,17 @@ def test_an_error_at_the_end_of_an_application_is_logged_without_its_values(
 
 @pytest.mark.parametrize("wanted", [True, False])
 def test_the_access_log_is_written_where_it_is_wanted_and_quotes_no_request(
-    wanted: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    wanted: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     app = Starlette(routes=[Route("/", lambda _: Response())])
     app.add_middleware(ObservingMiddleware, counters=ServerCounters())
     with listening(app, monkeypatch, access_log=wanted) as address:
         assert httpx2.get(f"{address}?q={SECRET}").status_code == 200
     logging.getLogger(ACCESS_LOG).handlers.clear()  # its stream ends with this test
+    assert sum(record.name == ACCESS_LOG for record in caplog.records) == wanted, "handlers of the root logger"
     out, said = capsys.readouterr()
     assert len(re.findall(r"[\d-]+ [\d:,]+ GET \S+ 200 \d+ ms [0-9a-f]{16}\n", said)) == wanted
     assert SECRET not in said + out and "127.0.0.1" not in said + out

@@ -534,6 +534,11 @@ def test_a_text_that_the_database_can_not_hold_is_refused_in_one_sentence(store:
     if isinstance(place, str):
         with pytest.raises(DataError, match="NUL"):
             store.keep_conversation(ann, "fspo", PROMPT, "a\x00b", [])
+    for bad in ("a\x00b", "a\ud800b"):
+        with pytest.raises(DataError, match="NUL"):
+            store.learn(ann, PROMPT, bad, "no", "edit", [])
+        with pytest.raises(DataError, match="NUL"):
+            store.add_preference(ann, [Turn("user", bad)], "yes", "no")
     for too_long in (
         lambda: store.change_account(ann, rate="1/second;" * 20),
         lambda: store.add_user("carl", rate="1/second;" * 20),
@@ -681,12 +686,18 @@ def test_a_folder_that_can_not_be_created_is_no_place_for_a_store(folder: str, t
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_database_without_the_right_to_create_tables_is_no_place_for_a_store(postgres: str) -> None:
+def test_a_database_that_can_not_be_written_is_no_place_for_a_store(postgres: str) -> None:
     import psycopg
 
     url = new_database(postgres)
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
         connection.execute("CREATE ROLE guest LOGIN")
+    with pytest.raises(StorageError, match="permission denied"):
+        check_place(url.replace("fspo@", "guest@"))
+    Store.open(url).close()
+    check_place(url)
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("GRANT SELECT ON ALL TABLES IN SCHEMA public TO guest")
     with pytest.raises(StorageError, match="permission denied"):
         check_place(url.replace("fspo@", "guest@"))

@@ -101,7 +101,9 @@ def _log_config(access_log: bool) -> dict[str, Any]:
     config = deepcopy(LOGGING_CONFIG)
     config["formatters"]["requests"] = {"format": "%(asctime)s %(message)s"}
     config["handlers"]["requests"] = config["handlers"]["default"] | {"formatter": "requests"}
-    config["loggers"][ACCESS_LOG] = {"handlers": ["requests"] if access_log else [], "level": "INFO"}
+    # Without it the level keeps the lines from the handlers of other loggers too.
+    wanted = {"handlers": ["requests"], "level": "INFO"} if access_log else {"handlers": [], "level": "WARNING"}
+    config["loggers"][ACCESS_LOG] = wanted
     return config
 
 

@@ -46,7 +46,7 @@ from fspo.serving.schema import (
     UserRow,
     WithdrawalRow,
 )
-from fspo.serving.texts import check_description
+from fspo.serving.texts import check_description, check_storable
 
 __all__ = [
     "MOST_BYTES",
@@ -455,6 +455,7 @@ class Store:
                 no room for so much text.
             UnknownOwner: the user was deleted.
         """
+        _check(turns, chosen, rejected)
         with self._write(owner) as session:
             row = _add_preference(session, owner, turns, chosen, rejected, origin, source=source, most=most)
         return _stored(row)
@@ -892,7 +893,6 @@ def _add_preference(
     answers: Sequence[str] = (),
     most: int,
 ) -> PreferenceRow:
-    _check(turns, chosen, rejected)
     if (session.scalar(select(func.count(PreferenceRow.number))) or 0) >= most:
         raise DataError(f"You have {most:,} preferences, which is the limit; delete some first.")
     row = PreferenceRow(
@@ -945,6 +945,7 @@ def _learn(
     most: int,
 ) -> PreferenceRow:
     """Add the preference, unless the newest one that follows from these answers says the same."""
+    _check(turns, chosen, rejected)  # before the texts are in a query
     known = _learned(session, chosen, rejected, origin, answers)
     return known or _add_preference(session, owner, turns, chosen, rejected, origin, answers=answers, most=most)
 
@@ -1054,7 +1055,7 @@ def _check_length(what: str, value: str, longest: int) -> None:
 
 
 def _check(turns: Sequence[Turn], chosen: str, rejected: str) -> None:
-    as_turns(tuple(turns))
+    check_storable(chosen, rejected, *(turn.text for turn in as_turns(turns)))
     if not chosen.strip() or not rejected.strip():
         raise DataError("A preference needs two responses; one of them is empty.")
     if chosen.strip() == rejected.strip():

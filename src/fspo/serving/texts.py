@@ -6,13 +6,15 @@ import re
 
 from fspo.errors import DataError
 
-__all__ = ["MOST_CHARACTERS", "MOST_OF_DESCRIPTION", "check_description", "fault_of"]
+__all__ = ["MOST_CHARACTERS", "MOST_OF_DESCRIPTION", "check_description", "check_storable", "fault_of"]
 
 MOST_CHARACTERS = 32_000
 """Of one text."""
 MOST_OF_DESCRIPTION = 2_000
 """Characters of a description; it takes room from the preferences."""
 _BINARY = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
+_NOT_STORABLE = re.compile("[\x00\ud800-\udfff]")
+"""Postgres has no NUL, and UTF-8 no half of a surrogate pair."""
 
 
 def fault_of(text: str) -> str:
@@ -33,3 +35,13 @@ def check_description(description: str) -> None:
         )
     if fault := fault_of(description):
         raise DataError(f"The description {fault}.")
+
+
+def check_storable(*texts: str) -> None:
+    """Check that the database can hold the texts, which may be of a model.
+
+    Raises:
+        DataError: one has a character that it can't hold.
+    """
+    if any(_NOT_STORABLE.search(text) for text in texts):
+        raise DataError("The store can't hold this text; leave out characters such as NUL (U+0000).")

@@ -19,9 +19,10 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError, ValidatorFunctionWrapHandler, field_validator
 
 from fspo.errors import ConfigError, DataError, FspoError, ModelError
 from fspo.llm.endpoint_config import EndpointConfig, need_client
@@ -74,6 +75,22 @@ class _Event(BaseModel):
     choices: list[_Choice] | None = None
     usage: _Usage | None = None
     error: Any = None
+
+    @field_validator("choices", mode="before")
+    @classmethod
+    def _first(cls, choices: Any) -> Any:
+        """Further choices are not read, so they may be anything."""
+        return choices[:1] if isinstance(choices, list) else choices
+
+    @field_validator("usage", mode="wrap")
+    @classmethod
+    def _valid_or_unknown(cls, usage: Any, validate: ValidatorFunctionWrapHandler) -> _Usage | None:
+        """Invalid counts end no answer."""
+        try:
+            found: _Usage | None = validate(usage)
+        except ValidationError:
+            return None
+        return found
 
 
 @dataclass
@@ -192,7 +209,7 @@ class UpstreamEngine:
             if time.monotonic() >= self._next_look and not self._closed:
                 self._answers = await self._look()
                 self._next_look = time.monotonic() + _LOOK_PAUSE
-        return EngineState(self._answers and not self._closed, self._endpoint.model)
+        return EngineState(self._answers and not self._closed, Path(self._endpoint.model).name)
 
     async def _look(self) -> bool:
         """Whether the server answers and accepts the key; it need not have a list of models."""
@@ -308,7 +325,7 @@ class UpstreamEngine:
             if event.error is not None:
                 raise self._failed({"error": event.error})
             answer.usage = event.usage or answer.usage
-            for choice in (event.choices or [])[:1]:
+            for choice in event.choices or ():
                 if choice.delta and choice.delta.content and answer.finish is None:
                     yield choice.delta.content
                 if choice.finish_reason:
