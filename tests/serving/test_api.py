@@ -24,6 +24,7 @@ from fspo.preferences.types import Turn
 from fspo.serving.api import ServerSettings, create_app
 from fspo.serving.connection import StoreBusy
 from fspo.serving.ownership import Owner, pseudonym
+from fspo.serving.rates import RateLimits
 from fspo.serving.store import Store
 from tests.serving.echo import EchoEngine, served
 
@@ -557,6 +558,34 @@ def test_limits_are_by_user_and_those_of_answers_are_their_own(sqlite_store: Sto
             assert sent == [200] * answers + [429]
             refused = http.post("/v1/responses", json={"model": "fspo", "input": "Hello"})
             assert refused.json()["error"]["code"] == "rate_limit_exceeded" and int(refused.headers["retry-after"]) > 60
+
+
+@pytest.mark.parametrize("spent", ["answer_rates", "costly_rates", "request_rates"])
+def test_each_route_is_counted_in_one_limit(spent: str, sqlite_store: Store) -> None:
+    answers = {("post", "/v1/chat/completions"), ("post", "/v1/responses")}
+    costly = {
+        ("post", "/v1/feedback"),
+        ("patch", "/v1/preferences/{preference}"),
+        ("delete", "/v1/preferences/{preference}"),
+        ("delete", "/v1/preferences"),
+        ("delete", "/v1/conversations/{conversation}"),
+        ("delete", "/v1/me/conversations"),
+        ("patch", "/v1/me"),
+        ("get", "/v1/me/export"),
+    }
+    sqlite_store.add_user("ann")
+    owner = sqlite_store.user_named("ann")
+    headers = {"authorization": f"Bearer {sqlite_store.add_key(owner).key}"}
+    app = create_app(sqlite_store, EchoEngine(), ServerSettings(rate="", request_rate=""))
+    limit = RateLimits("1/hour")
+    limit.wait(owner)
+    setattr(app.state.parts, spent, limit)
+    routes = [(method, path) for path, methods in app.openapi()["paths"].items() for method in methods if "v1" in path]
+    routes.sort(key=lambda route: route == ("delete", "/v1/me"))
+    with TestClient(app, headers=headers) as http:
+        refused = {one for one in routes if http.request(one[0], one[1], json={}).status_code == 429}
+    others = set(routes) - answers - costly
+    assert refused == {"answer_rates": answers, "costly_rates": costly, "request_rates": others}[spent]
 
 
 def test_health_and_metrics_need_no_key_and_name_nobody(site: Site) -> None:

@@ -9,8 +9,15 @@ import pytest
 from limits import RateLimitItem
 from limits.strategies import MovingWindowRateLimiter
 
+from fspo.errors import ConfigError
 from fspo.serving.ownership import Owner
-from fspo.serving.rates import RateLimits
+from fspo.serving.rates import RateLimits, parse_rate
+
+
+def test_an_invalid_limit_is_an_error_that_names_its_option() -> None:
+    assert parse_rate(" ") == [] and len(parse_rate("5/second;1000/day", "--rate")) == 2
+    with pytest.raises(ConfigError, match=r"--request-rate.*'often'"):
+        parse_rate("often", "--request-rate")
 
 
 def test_requests_at_the_same_time_are_counted_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,11 +83,11 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8000,
     rate: Annotated[
-        str, typer.Option(help="Limit of answers of a user without their own (`fspo users limit`).")
+        str, typer.Option(help="Limit of answers for users who have no limit of their own (`fspo users limit`).")
     ] = "120/minute",
     request_rate: Annotated[
         str,
-        typer.Option(help="Limit of all other requests of a user: preferences, feedback, questions, and the account."),
+        typer.Option(help="Limit of a user's cheaper requests, such as adding and listing preferences, and questions."),
     ] = "600/minute",
     max_tokens: Annotated[int, typer.Option(min=1, help="Maximum length of an answer, in tokens, by default.")] = 512,
     shots: Annotated[
@@ -148,8 +148,8 @@ def serve(
         from fspo.serving.rates import parse_rate
 
         place = held.enter_context(bound(host, port))
-        for limit in (rate, request_rate):
-            parse_rate(limit)
+        for option, limit in (("--rate", rate), ("--request-rate", request_rate)):
+            parse_rate(limit, option)
         kept = store or (None if demo else "fspo-store")
         state = look_at_store(kept) if dry_run and kept is not None else None
         people = None if dry_run else held.enter_context(_store(kept))

@@ -87,6 +87,8 @@ def list_(store: StorePlace = "fspo-store") -> None:
 def limit(user: UserName, rate: Rate, store: StorePlace = "fspo-store") -> None:
     """Set how many answers a user may get.
 
+    The same limit applies, counted separately, to the user's feedback, changes, deletions and exports.
+
     Examples:
       fspo users limit ann --rate 10/minute
     """
@@ -188,4 +190,4 @@ def _say_outdated(datasets: Iterable[str], policies: Iterable[str], dataset_reas
 def _check_rate(rate: str) -> None:
     from fspo.serving.rates import parse_rate
 
-    parse_rate(rate)
+    parse_rate(rate, "--rate")

@@ -75,7 +75,8 @@ class ServerSettings:
     """Limits of a server."""
 
     rate: str = "120/minute"
-    """Answers of a user; see `parse_rate`. An administrator may set another limit for a user."""
+    """Answers of a user, and separately exports, feedback, edits and deletions, which cost as much; see `parse_rate`.
+    An administrator may set another limit for a user."""
     request_rate: str = "600/minute"
     """All other requests of a user."""
     max_tokens: int = 512
@@ -118,6 +119,7 @@ class _Parts:
     questions: QuestionBank | None
     settings: ServerSettings
     answer_rates: RateLimits
+    costly_rates: RateLimits
     request_rates: RateLimits
     counters: ServerCounters
 
@@ -138,6 +140,16 @@ def _asking(parts: Parts, sent: Sent) -> Caller:
     """Who asks for an answer; raises an error if it is one too many."""
     caller = _caller(parts, sent)
     _check_wait(parts.answer_rates.wait(caller.owner, caller.account.rate))
+    return caller
+
+
+def _costly(parts: Parts, sent: Sent) -> Caller:
+    """Who wants an export, or something that may erase content from the files of the store.
+
+    Both cost about as much as an answer: the same limits apply, counted separately.
+    """
+    caller = _caller(parts, sent)
+    _check_wait(parts.costly_rates.wait(caller.owner, caller.account.rate))
     return caller
 
 
@@ -164,6 +176,7 @@ def _check_wait(wait: float) -> None:
 
 
 Asking = Annotated[Caller, Depends(_asking)]
+Costly = Annotated[Caller, Depends(_costly)]
 Known = Annotated[Caller, Depends(_known)]
 _ID = r"^[a-z]+_[0-9a-f]{24}$"
 
@@ -252,6 +265,7 @@ def create_app(
         questions=questions,
         settings=settings,
         answer_rates=RateLimits(settings.rate),
+        costly_rates=RateLimits(settings.rate),
         request_rates=RateLimits(settings.request_rate),
         counters=counters,
     )
@@ -413,7 +427,7 @@ def show_preference(preference: PreferencePath, parts: Parts, caller: Known) -> 
 
 @_router.patch("/preferences/{preference}")
 async def change_preference(
-    preference: PreferencePath, body: PreferenceChange, parts: Parts, caller: Known
+    preference: PreferencePath, body: PreferenceChange, parts: Parts, caller: Costly
 ) -> ChangedPreference:
     """Edit one of your preferences; what it said before is deleted."""
     turns = None if body.prompt is None else prompt_turns(body.prompt)
@@ -429,7 +443,7 @@ async def change_preference(
 
 
 @_router.delete("/preferences/{preference}")
-async def delete_preference(preference: PreferencePath, parts: Parts, caller: Known) -> Deleted:
+async def delete_preference(preference: PreferencePath, parts: Parts, caller: Costly) -> Deleted:
     """Delete one of your preferences: from the store, its files, and the caches of the model."""
     if not await _changed(parts, caller, lambda: parts.store.remove_preference(caller.owner, preference)):
         raise not_found("preference")
@@ -437,7 +451,7 @@ async def delete_preference(preference: PreferencePath, parts: Parts, caller: Kn
 
 
 @_router.delete("/preferences")
-async def delete_preferences(parts: Parts, caller: Known) -> Deleted:
+async def delete_preferences(parts: Parts, caller: Costly) -> Deleted:
     """Delete all of your preferences."""
     count = await _changed(parts, caller, lambda: parts.store.remove_preferences(caller.owner))
     return await _deleted(parts, "preferences.deleted", count)
@@ -491,7 +505,7 @@ def _found(stored: _T | None, what: str) -> _T:
 
 
 @_router.post("/feedback")
-async def give_feedback(body: FeedbackBody, parts: Parts, caller: Known) -> FeedbackView:
+async def give_feedback(body: FeedbackBody, parts: Parts, caller: Costly) -> FeedbackView:
     """Say what you think of a saved answer: a thumb, your own version, or that you used it instead of another one.
 
     The server saves answers if `keep_conversations` of /v1/me is true.
@@ -574,7 +588,7 @@ def list_conversations(
 
 
 @_router.delete("/conversations/{conversation}")
-async def delete_conversation(conversation: ConversationPath, parts: Parts, caller: Known) -> Deleted:
+async def delete_conversation(conversation: ConversationPath, parts: Parts, caller: Costly) -> Deleted:
     """Delete one of your saved conversations. Preferences that followed from it stay."""
     if not await run_sync(parts.store.remove_conversation, caller.owner, conversation):
         raise not_found("conversation")
@@ -591,7 +605,7 @@ def show_me(caller: Known) -> AccountView:
 
 
 @_router.patch("/me")
-async def change_me(body: AccountChange, parts: Parts, caller: Known) -> ChangedAccount:
+async def change_me(body: AccountChange, parts: Parts, caller: Costly) -> ChangedAccount:
     """Edit your description, pause personalisation, allow training, or switch saved conversations on or off."""
     account = await _changed(
         parts,
@@ -608,14 +622,14 @@ async def change_me(body: AccountChange, parts: Parts, caller: Known) -> Changed
 
 
 @_router.delete("/me/conversations")
-async def delete_conversations(parts: Parts, caller: Known) -> Deleted:
+async def delete_conversations(parts: Parts, caller: Costly) -> Deleted:
     """Delete all conversations that the server has saved for you."""
     count = await run_sync(parts.store.remove_conversations, caller.owner)
     return await _deleted(parts, "conversations.deleted", count)
 
 
 @_router.get("/me/export", response_class=Response, responses={200: {"content": {"application/zip": {}}}})
-def export_me(parts: Parts, caller: Known) -> Response:
+def export_me(parts: Parts, caller: Costly) -> Response:
     """Everything that the server stores about you, as one ZIP archive."""
     headers = {"content-disposition": 'attachment; filename="fspo-export.zip"', "cache-control": "no-store"}
     return Response(parts.store.export(caller.owner), media_type="application/zip", headers=headers)

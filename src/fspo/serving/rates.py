@@ -18,8 +18,12 @@ if TYPE_CHECKING:
 __all__ = ["RateLimits", "parse_rate"]
 
 
-def parse_rate(rate: str) -> list[RateLimitItem]:
+def parse_rate(rate: str, option: str = "") -> list[RateLimitItem]:
     """A limit such as `60/minute`, or several with semicolons between them; none for the empty text.
+
+    Args:
+        rate: the text.
+        option: where it is from, for the error; empty: it says nothing of that.
 
     Raises:
         ConfigError: it is no such limit.
@@ -29,8 +33,9 @@ def parse_rate(rate: str) -> list[RateLimitItem]:
     try:
         return parse_many(rate)
     except ValueError:
+        where = f"{option}: " if option else ""
         raise ConfigError(
-            f"'{rate}' is not a limit of requests; write, for example, 60/minute or 5/second;1000/day."
+            f"{where}'{rate}' is not a limit; write 60/minute or 5/second;1000/day, for example."
         ) from None
 
 
