@@ -85,6 +85,7 @@ class AdaptedPolicy(Policy):
             **({} if shots is None else {"shots": shots}),
         )
         self.row = row
+        self._settings = row.settings  # a wrong one is an error before anything is loaded
         self._place, self._card, self._dtype, self._device = place, card, dtype, device
 
     @classmethod
@@ -135,7 +136,7 @@ class AdaptedPolicy(Policy):
             ModelError: the weights, or those of the method beside them, can't be loaded.
         """
         folder = None if self._card is None else Path(self._place)
-        return self.row.kind(self.row.settings, self._loaded, self.renderer, folder)
+        return self.row.kind(self._settings, self._loaded, self.renderer, folder)
 
     def generate_batch(
         self,
