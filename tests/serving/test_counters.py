@@ -65,7 +65,9 @@ def test_the_access_log_has_a_line_on_each_request_and_nothing_of_a_person(
     with TestClient(app, headers=headers) as http:
         sent = [http.request(method, path, json=body) for method, path, body in requests]
         sent.append(http.get("/v1/me", headers={"authorization": f"Bearer {MARK}"}))
-    lines = [record.getMessage() for record in caplog.records if record.name == ACCESS_LOG]
+    # The client in this process may log its own requests; what it says is not the server's.
+    records = [record for record in caplog.records if not record.name.startswith("httpx")]
+    lines = [record.getMessage() for record in records if record.name == ACCESS_LOG]
     routes = {*app.openapi()["paths"], "/page/{name}", "unknown"}
     form = re.compile(r"(GET|POST|PUT|OTHER) (\S+) (\d{3}) \d+ ms ([0-9a-f]{16})")
     found = [match for line in lines if (match := form.fullmatch(line))]
@@ -75,6 +77,7 @@ def test_the_access_log_has_a_line_on_each_request_and_nothing_of_a_person(
         (one.status_code, one.headers[REQUEST_ID]) for one in sent
     ]
     assert {200, 201, 400, 401, 404, 405, 502} <= {one.status_code for one in sent}
-    assert sent[3].headers[REQUEST_ID] in caplog.text.replace(lines[3], ""), "the log of the error names the request"
+    text = "\n".join(caplog.handler.format(record) for record in records)
+    assert sent[3].headers[REQUEST_ID] in text.replace(lines[3], ""), "the log of the error names the request"
     for secret in (MARK, key, owner.id):
-        assert secret not in caplog.text
+        assert secret not in text
