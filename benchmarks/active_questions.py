@@ -48,7 +48,7 @@ from fspo.identity import digest
 from fspo.judging.declared import DeclaredJudge
 from fspo.modeling.model_names import policy_in, weights_of
 from fspo.modeling.policy import Policy
-from fspo.preferences.question import Question
+from fspo.preferences.response_pair import ResponsePair
 from fspo.preferences.types import Person, User
 from fspo.records import KeyedLog
 from fspo.serving.questions import Belief, Strategy, choose_question, declared_chances
@@ -103,9 +103,9 @@ class _World:
     judge: DeclaredJudge
     known: Sequence[User]
     people: Sequence[User]
-    asked: Sequence[Question]
+    asked: Sequence[ResponsePair]
     """What may be asked."""
-    tested: Sequence[Question]
+    tested: Sequence[ResponsePair]
     """On other prompts."""
 
 
@@ -146,7 +146,7 @@ def measure_policy(domain: str, sizes: Sizes, policy: Policy, effects: KeyedLog[
     )
 
 
-def _row(policy: Policy, world: _World, shot: Question, effects: KeyedLog[_Effect], name: str) -> list[float]:
+def _row(policy: Policy, world: _World, shot: ResponsePair, effects: KeyedLog[_Effect], name: str) -> list[float]:
     """[P]: the shot's effects on all pairs, 0 for those on its own prompt; what is missing is measured."""
     pairs = _keys(world, shot, name)
     missing = {key: pair.answered("", second=False) for key, pair in pairs.items() if key not in effects}
@@ -158,7 +158,7 @@ def _row(policy: Policy, world: _World, shot: Question, effects: KeyedLog[_Effec
     return [found.get(pair, 0.0) for pair in (*world.asked, *world.tested)]
 
 
-def _keys(world: _World, shot: Question, name: str) -> dict[str, Question]:
+def _keys(world: _World, shot: ResponsePair, name: str) -> dict[str, ResponsePair]:
     """The pairs on other prompts, by a key of what the shot's effect on them depends on."""
     others = (pair for pair in (*world.asked, *world.tested) if pair.prompt != shot.prompt)
     return {digest([name, *map(asdict, (shot, pair))]): pair for pair in others}
@@ -254,11 +254,11 @@ def _world(domain: Domain, sizes: Sizes, seed: int) -> _World:
     return _World(judge, users[:split], users[split:], asked[: sizes.questions], tested[: sizes.tested])
 
 
-def _pairs(prompts: Sequence[str], texts: dict[str, list[str]], rng: random.Random) -> list[Question]:
+def _pairs(prompts: Sequence[str], texts: dict[str, list[str]], rng: random.Random) -> list[ResponsePair]:
     """Pairs of responses, a different prompt each as long as there are any."""
-    rounds: list[list[Question]] = []
+    rounds: list[list[ResponsePair]] = []
     for prompt in prompts:
-        pairs = [Question(prompt, *rng.sample(pair, 2)) for pair in combinations(texts[prompt], 2)]
+        pairs = [ResponsePair(prompt, *rng.sample(pair, 2)) for pair in combinations(texts[prompt], 2)]
         rng.shuffle(pairs)
         for place, pair in enumerate(pairs):
             rounds += [[]] if place == len(rounds) else []
@@ -266,12 +266,12 @@ def _pairs(prompts: Sequence[str], texts: dict[str, list[str]], rng: random.Rand
     return [pair for some in rounds for pair in some]
 
 
-def _gap(judge: DeclaredJudge, person: User, question: Question) -> float:
+def _gap(judge: DeclaredJudge, person: User, question: ResponsePair) -> float:
     """How much more the person likes the first response."""
     return judge.utility(person, question.first) - judge.utility(person, question.second)
 
 
-def _prefers_second(judge: DeclaredJudge, person: User, question: Question, rng: random.Random) -> bool:
+def _prefers_second(judge: DeclaredJudge, person: User, question: ResponsePair, rng: random.Random) -> bool:
     gap = _gap(judge, person, question)
     return rng.random() < (0.5 if gap == 0 else _NOISE if gap > 0 else 1 - _NOISE)
 

@@ -20,7 +20,7 @@ from starlette.testclient import TestClient
 
 from fspo.modeling.loading import load_model
 from fspo.modeling.policies import save_policy
-from fspo.preferences.question import Question
+from fspo.preferences.response_pair import ResponsePair
 from fspo.preferences.types import as_turns
 from fspo.serving.api import ServerSettings, create_app
 from fspo.serving.connection import StoreBusy
@@ -191,7 +191,7 @@ def test_a_person_reads_why_no_preference_was_used(browser: Any, site: Site) -> 
 
 
 def test_the_servers_own_questions_are_asked_until_none_is_left(browser: Any, site: Site) -> None:
-    questions = [Question(f"Question {number}?", f"Yes {number}.", f"No {number}.") for number in range(3)]
+    questions = [ResponsePair(f"Question {number}?", f"Yes {number}.", f"No {number}.") for number in range(3)]
     bank = QuestionBank(questions, np.array([[0.9, 0.7, 0.6], [0.1, 0.3, 0.4]]))
     with served(create_app(site.store, EchoEngine(), questions=bank)) as url:
         context = browser.new_context()

@@ -8,7 +8,7 @@ from starlette.testclient import TestClient
 
 from fspo.cli.domain_questions import questions_of_domain
 from fspo.errors import ConfigError
-from fspo.preferences.question import Question
+from fspo.preferences.response_pair import ResponsePair
 from fspo.preferences.types import Preference, as_turns
 from fspo.serving.api import create_app
 from fspo.serving.question_bank import QuestionBank, question_id
@@ -16,10 +16,10 @@ from fspo.serving.store import Store
 from tests.serving.echo import EchoEngine
 
 QUESTIONS = [
-    Question("A film?", "Calm.", "Loud!"),
-    Question("A film?", "Calm.", "Slow."),
-    Question("A book?", "Short.", "Long."),
-    Question("A song?", "Old.", "New."),
+    ResponsePair("A film?", "Calm.", "Loud!"),
+    ResponsePair("A film?", "Calm.", "Slow."),
+    ResponsePair("A book?", "Short.", "Long."),
+    ResponsePair("A song?", "Old.", "New."),
 ]
 BANK = QuestionBank(QUESTIONS, np.array([[0.9, 0.5, 0.7, 0.5], [0.1, 0.5, 0.3, 0.5]]))
 

@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as arrays
 from fspo.errors import ConfigError
 from fspo.judging.declared import DeclaredJudge
 from fspo.modeling.policy import Policy
-from fspo.preferences.question import Question
+from fspo.preferences.response_pair import ResponsePair
 from fspo.preferences.types import Person, Preference, User
 from fspo.serving.questions import (
     Belief,
@@ -68,7 +68,7 @@ def test_answers_point_to_the_user_who_would_give_them() -> None:
 def test_declared_users_prefer_what_has_their_traits() -> None:
     judge = DeclaredJudge({"warm": (0, 1)}, {"Dear you!": {"warm": 1}, "No.": {"warm": 0}, "Nope.": {"warm": 0}})
     users = [User("a", traits={"warm": 1.0}), User("b", traits={"warm": -1.0})]
-    questions = [Question("Q?", "Dear you!", "No."), Question("Q?", "No.", "Nope.")]
+    questions = [ResponsePair("Q?", "Dear you!", "No."), ResponsePair("Q?", "No.", "Nope.")]
     found = declared_chances(users, judge, questions, noise=0.1)
     assert found.tolist() == [[0.9, 0.5], [0.1, 0.5]]
     assert questions[0].answered("a", second=True) == Preference("a", "Q?", "No.", "Dear you!")
@@ -78,8 +78,8 @@ def test_the_chances_of_a_policy_are_those_of_its_reward(tiny_model_path: Path) 
     policy = Policy.load(tiny_model_path, device="cpu")
     shots = tuple(Preference("a", f"Film {n}?", f"Good {n}!", f"Bad, number {n}.") for n in range(2))
     people = [Person(shots), Person(tuple(shot.swap() for shot in shots))]
-    pair = Question("A book?", "It was good!", "It was bad and slow.")
-    found = policy_chances(policy, people, [pair, Question(pair.prompt, pair.second, pair.first)])
+    pair = ResponsePair("A book?", "It was good!", "It was bad and slow.")
+    found = policy_chances(policy, people, [pair, ResponsePair(pair.prompt, pair.second, pair.first)])
     first, second = policy.reward(people[0], pair.prompt, [pair.first, pair.second], against="mirror")
     assert found[0, 0] == pytest.approx(1 / (1 + math.exp(second - first)))
     assert found.sum(axis=1) == pytest.approx([1, 1]), "the other order, the other chance"

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from fspo.modeling.answering import Reply
     from fspo.modeling.policy import Policy, SamplingOptions
     from fspo.preferences.dataset import PreferenceDataset
-    from fspo.preferences.question import Question
+    from fspo.preferences.response_pair import ResponsePair
     from fspo.preferences.types import Person, Preference
     from fspo.runs.folder import RunFolder
 
@@ -156,7 +156,7 @@ class Chat:
 
         return Person(self.own) if self.user == _YOU and self.own else self.dataset.person(self.user)
 
-    def questions(self, folder: RunFolder, count: int) -> list[Question]:
+    def questions(self, folder: RunFolder, count: int) -> list[ResponsePair]:
         """What to ask the person who types: pairs of held-out responses; none where these declare no traits.
 
         Nor where the method sees no shots.
@@ -176,7 +176,7 @@ class Chat:
         rows = pipeline.splits_of(folder).part(self.dataset, "test")
         return opening_questions(rows, judge, count, self.seed)
 
-    def open(self, questions: Sequence[Question], lines: Iterator[str], out: Console) -> list[str]:
+    def open(self, questions: Sequence[ResponsePair], lines: Iterator[str], out: Console) -> list[str]:
         """Ask the questions; the answers become the shots. What is typed in place of an answer ends it.
 
         Returns:

@@ -26,7 +26,7 @@ def questions_of_domain(name: str) -> QuestionBank:
         DataError: there is no such domain.
     """
     from fspo.judging.declared import DeclaredJudge
-    from fspo.preferences.question import Question
+    from fspo.preferences.response_pair import ResponsePair
     from fspo.serving.question_bank import QuestionBank
     from fspo.serving.questions import declared_chances
     from fspo.synthesis.config import SynthesisConfig
@@ -46,9 +46,9 @@ def questions_of_domain(name: str) -> QuestionBank:
     for row in domain.written:
         texts[row.question].append(row.text)
     rng = random.Random(f"{name}/questions")
-    questions: list[Question] = []
+    questions: list[ResponsePair] = []
     for prompt, responses in texts.items():
         pairs = list(combinations(responses, 2))
         for pair in rng.sample(pairs, min(_PAIRS, len(pairs))):
-            questions.append(Question(prompt, *rng.sample(pair, 2)))
+            questions.append(ResponsePair(prompt, *rng.sample(pair, 2)))
     return QuestionBank(questions, declared_chances(users, judge, questions))

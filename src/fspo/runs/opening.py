@@ -11,7 +11,7 @@ from itertools import combinations
 
 from fspo.judging.declared import DeclaredJudge
 from fspo.judging.traits import Value
-from fspo.preferences.question import Question
+from fspo.preferences.response_pair import ResponsePair
 from fspo.preferences.types import Preference
 
 __all__ = ["opening_questions"]
@@ -19,7 +19,7 @@ __all__ = ["opening_questions"]
 
 @dataclass(frozen=True)
 class _Pair:
-    question: Question
+    question: ResponsePair
     differences: tuple[float, ...]
     """Of each trait, how much more the second response has of it: -1 to 1."""
 
@@ -37,7 +37,9 @@ class _Pair:
         return abs(product) / (self.size * other.size)
 
 
-def opening_questions(rows: Iterable[Preference], judge: DeclaredJudge, count: int, seed: int = 0) -> list[Question]:
+def opening_questions(
+    rows: Iterable[Preference], judge: DeclaredJudge, count: int, seed: int = 0
+) -> list[ResponsePair]:
     """At most `count` questions on different prompts, that together tell most of what a person likes.
 
     The responses to each question differ in many traits, and in other combinations of them than those to the questions
@@ -70,7 +72,7 @@ def _pairs(rows: Iterable[Preference], judge: DeclaredJudge) -> list[_Pair]:
     for row in rows:
         texts[row.prompt] |= dict.fromkeys(text for text in (row.chosen, row.rejected) if text in judge.texts)
     found = (
-        _Pair(Question(prompt, one, other), _differences(judge.texts[one], judge.texts[other], judge.values))
+        _Pair(ResponsePair(prompt, one, other), _differences(judge.texts[one], judge.texts[other], judge.values))
         for prompt, known in texts.items()
         for one, other in combinations(known, 2)
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from fspo.errors import ConfigError
 from fspo.identity import digest
-from fspo.preferences.question import Question
+from fspo.preferences.response_pair import ResponsePair
 from fspo.preferences.types import Preference
 from fspo.preferences.wording import wording
 from fspo.serving.questions import Belief, Floats, choose_question, information_gains
@@ -21,12 +21,12 @@ class NextQuestion:
     """What to ask a person."""
 
     id: str
-    question: Question
+    question: ResponsePair
     gain: float
     """How much information the answer is expected to give, in bits: 0 to 1."""
 
 
-def question_id(question: Question) -> str:
+def question_id(question: ResponsePair) -> str:
     """The same for the same texts."""
     return f"question_{digest([question.prompt, question.first, question.second])[:24]}"
 
@@ -34,7 +34,7 @@ def question_id(question: Question) -> str:
 class QuestionBank:
     """Q questions, and U plausible users with a known chance to prefer the first response to each."""
 
-    def __init__(self, questions: Sequence[Question], chances: Floats) -> None:
+    def __init__(self, questions: Sequence[ResponsePair], chances: Floats) -> None:
         """Begin without knowing anything of anybody.
 
         Args:

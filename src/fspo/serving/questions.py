@@ -21,7 +21,7 @@ from scipy.special import entr, expit, softmax
 
 from fspo.errors import ConfigError
 from fspo.judging.judge import TextUtility
-from fspo.preferences.question import Question
+from fspo.preferences.response_pair import ResponsePair
 from fspo.preferences.types import Person, User
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def choose_question(
 def declared_chances(
     users: Sequence[User],
     judge: TextUtility,
-    questions: Sequence[Question],
+    questions: Sequence[ResponsePair],
     *,
     margin: float = 0.0,
     noise: float = 0.05,
@@ -143,7 +143,7 @@ def declared_chances(
     return np.where(undecided_UQ, 0.5, np.where(gaps_UQ > 0, 1 - noise, noise))
 
 
-def policy_chances(policy: Policy, people: Sequence[Person], questions: Sequence[Question]) -> Floats:
+def policy_chances(policy: Policy, people: Sequence[Person], questions: Sequence[ResponsePair]) -> Floats:
     """[U, Q]: the chances by the policy's own reward, sigmoid(r(first) - r(second)) given each person's preferences.
 
     The reward is the antisymmetric one, see `Policy.margins`.

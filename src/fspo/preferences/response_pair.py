@@ -1,4 +1,4 @@
-"""A question to a person: two responses to one prompt."""
+"""Two responses to one prompt, as a question to a person."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from fspo.preferences.types import Preference
 
-__all__ = ["Question"]
+__all__ = ["ResponsePair"]
 
 
 @dataclass(frozen=True)
-class Question:
+class ResponsePair:
     """Two responses to one prompt; a person names the better one."""
 
     prompt: str
