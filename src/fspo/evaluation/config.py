@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from fspo.errors import ConfigError
 from fspo.llm.endpoint_config import EndpointConfig
@@ -54,6 +54,16 @@ HEADLINE = "headline"
 Matched = Literal["length", "format"]
 
 _IN_ORDER = AfterValidator(lambda values: tuple(sorted(set(values))))
+
+
+def _of_this_machine(dtype: object) -> object:
+    if dtype != "auto":
+        return dtype
+    from fspo.modeling.loading import fast_dtype  # here, since it imports torch
+
+    return fast_dtype()
+
+
 _Counts = Annotated[tuple[Annotated[int, Field(ge=0)], ...], _IN_ORDER]
 
 
@@ -327,8 +337,9 @@ class EvaluationConfig(Settings):
     long_rows: Literal["leave-out", "refuse"] = "leave-out"
     """What to do with preferences that a method can't read within `max_length` even without shots, or whose prompt
     leaves no room for an answer: leave them out for all methods and report them, or refuse to evaluate."""
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Precision of the evaluated models."""
+    dtype: Annotated[Literal["float32", "bfloat16", "float16"], BeforeValidator(_of_this_machine)] = "float32"
+    """Precision of the evaluated models. `auto` becomes bfloat16 if the device has instructions for it, otherwise
+    float32, when the configuration is read."""
 
     def endpoints(self) -> list[EndpointConfig]:
         """The endpoints of judges, reward models and played users; new kinds last, since the order names files."""
