@@ -1,4 +1,4 @@
-"""A store in SQLite and one in a Postgres server that the tests start."""
+"""A store in SQLite and one in a Postgres server that the tests start, and what tests put into it."""
 
 from __future__ import annotations
 
@@ -9,11 +9,15 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from fspo.preferences.types import Turn
+from fspo.serving.ownership import Owner
 from fspo.serving.store import Store
 
+PROMPT = (Turn("user", "Which film?"),)
 _DEBIAN = Path("/usr/lib/postgresql")
 
 
@@ -83,3 +87,16 @@ def sqlite_store(tmp_path: Path) -> Iterator[Store]:
     opened = Store.open(tmp_path / "store")
     yield opened
     opened.close()
+
+
+def add(store: Store, owner: Owner, word: str = "calm", **changes: Any) -> str:
+    return store.add_preference(owner, PROMPT, f"A {word} one.", f"Not a {word} one.", **changes).id
+
+
+def new_user(store: Store, name: str = "ann") -> Owner:
+    store.add_user(name)
+    return store.user_named(name)
+
+
+def bytes_of(folder: Path) -> bytes:
+    return b"".join(path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file())

@@ -85,7 +85,7 @@ def test_an_answer_that_the_database_can_not_hold_is_answered_all_the_same(
         return [piece.text async for piece in answer.pieces]
 
     assert asyncio.run(texts()) == ["private \ud800"]
-    assert "UnicodeEncodeError at " in caplog.text and "serving/store.py:" in caplog.text
+    assert "UnicodeEncodeError at " in caplog.text and "serving/saved_answers.py:" in caplog.text
     assert "private" not in caplog.text
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +17,8 @@ from fspo.progress import Progress
 from fspo.serving.connection import public_place
 from fspo.serving.ownership import Owner, pseudonym
 from fspo.serving.people_data import exports_in, people_dataset, record_export
-from fspo.serving.store import Store, StoredPreference
+from fspo.serving.store import Store
+from fspo.serving.stored_preferences import StoredPreference
 
 
 def person(store: Store, name: str, *, consents: bool = True) -> Owner:
@@ -97,7 +99,8 @@ def test_what_is_deleted_during_the_reading_marks_the_dataset_and_what_is_added_
 ) -> None:
     ann, bob = person(store, "ann"), person(store, "bob")
     first = store.preferences(ann)[0].id
-    monkeypatch.setattr("fspo.serving.store._now", lambda: int(time.time()) + 60)  # all that follows happens later
+    later = SimpleNamespace(time=lambda: time.time() + 60)
+    monkeypatch.setattr("fspo.serving.ownership.time", later)  # all that follows happens later
     read = store.preferences
 
     def changing(owner: Owner) -> list[StoredPreference]:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from fspo.preferences.types import Preference
 from fspo.serving.shot_choice import choose_shots, usable
-from fspo.serving.store import StoredPreference
+from fspo.serving.stored_preferences import StoredPreference
 
 
 def stored(number: int, prompt: str = "", chosen: str = "", rejected: str = "") -> StoredPreference:

@@ -21,7 +21,8 @@ from fspo.serving.forgetting import Forgetter
 from fspo.serving.logged_errors import outlined
 from fspo.serving.ownership import Owner
 from fspo.serving.shot_choice import READ, choose_shots, usable
-from fspo.serving.store import Store, StoredPreference
+from fspo.serving.store import Store
+from fspo.serving.stored_preferences import StoredPreference
 
 __all__ = ["Answer", "Answerer", "Sampling"]
 

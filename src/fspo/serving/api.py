@@ -44,8 +44,9 @@ from fspo.serving.page import page_router
 from fspo.serving.question_bank import QuestionBank
 from fspo.serving.rates import RateLimits
 from fspo.serving.request_limits import BodyLimitMiddleware, RequestLimitMiddleware
+from fspo.serving.saved_answers import Learned, StoredAnswer
 from fspo.serving.shot_choice import READ
-from fspo.serving.store import Account, Learned, Store, StoredAnswer
+from fspo.serving.store import Account, Store
 from fspo.serving.views import (
     AccountView,
     ChangedAccount,

@@ -18,7 +18,7 @@ from fspo.serving.admission import ServerFull, TooManyAnswers
 from fspo.serving.connection import StoreBusy, StoreFull
 from fspo.serving.counters import REQUEST_ID
 from fspo.serving.logged_errors import outlined
-from fspo.serving.store import UnknownOwner
+from fspo.serving.ownership import UnknownOwner
 
 __all__ = [
     "ApiError",

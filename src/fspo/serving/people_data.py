@@ -17,9 +17,10 @@ from typing import Any
 from fspo.errors import DataError
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.types import Preference, User
-from fspo.serving.ownership import PSEUDONYM, Owner, pseudonym
+from fspo.serving.ownership import PSEUDONYM, Owner, UnknownOwner, pseudonym
 from fspo.serving.shot_choice import usable
-from fspo.serving.store import Store, StoredPreference, UnknownOwner
+from fspo.serving.store import Store
+from fspo.serving.stored_preferences import StoredPreference
 
 __all__ = ["Export", "exports_in", "people_dataset", "record_export"]
 

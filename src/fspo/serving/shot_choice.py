@@ -19,7 +19,7 @@ from collections.abc import Sequence
 
 from fspo.preferences.types import Preference
 from fspo.preferences.wording import wording
-from fspo.serving.store import StoredPreference
+from fspo.serving.stored_preferences import StoredPreference
 
 __all__ = ["CANDIDATES", "READ", "choose_shots", "usable"]
 

@@ -6,7 +6,7 @@ import re
 
 from fspo.errors import DataError
 
-__all__ = ["MOST_CHARACTERS", "MOST_OF_DESCRIPTION", "check_description", "check_storable", "fault_of"]
+__all__ = ["MOST_CHARACTERS", "MOST_OF_DESCRIPTION", "check_description", "check_length", "check_storable", "fault_of"]
 
 MOST_CHARACTERS = 32_000
 """Of one text."""
@@ -21,6 +21,16 @@ def fault_of(text: str) -> str:
     """The end of a sentence on a text with a control character; empty if there is none."""
     found = _BINARY.search(text)
     return "" if found is None else f"has the control character U+{ord(found[0]):04X}; remove it"
+
+
+def check_length(what: str, value: str, longest: int) -> None:
+    """Check a short text.
+
+    Raises:
+        DataError: it is too long.
+    """
+    if len(value) > longest:
+        raise DataError(f"A {what} has at most {longest} characters; this one has {len(value):,}.")
 
 
 def check_description(description: str) -> None:

@@ -8,7 +8,8 @@ from typing import Generic, Literal, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from fspo.serving.feedback import Origin, Thumb
-from fspo.serving.store import Page, StoredPreference
+from fspo.serving.ownership import Page
+from fspo.serving.stored_preferences import StoredPreference
 
 __all__ = [
     "AccountView",

@@ -20,9 +20,8 @@ from fspo.serving.connection import StoreBusy
 from fspo.serving.engine import Engine, GenerationRequest
 from fspo.serving.forgetting import Forgetter
 from fspo.serving.logged_errors import outlined
-from fspo.serving.ownership import Owner
+from fspo.serving.ownership import Owner, UnknownOwner
 from fspo.serving.schema import StudyItemRow
-from fspo.serving.store import UnknownOwner
 from fspo.study.config import StudyConfig
 from fspo.study.matching import alike, as_shown, closest, whole_sentences
 from fspo.study.store import NotAParticipant, StudyStore

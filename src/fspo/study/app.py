@@ -27,8 +27,7 @@ from fspo.errors import DataError, FspoError, StorageError
 from fspo.serving.engine import Engine
 from fspo.serving.forgetting import keep_erasing
 from fspo.serving.logged_errors import outlined
-from fspo.serving.ownership import Owner
-from fspo.serving.store import UnknownOwner
+from fspo.serving.ownership import Owner, UnknownOwner
 from fspo.study.answers import AnswerWriter
 from fspo.study.config import StudyConfig
 from fspo.study.drawing import draw_items

@@ -12,15 +12,14 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
-from sqlalchemy import delete, exists, select
+from sqlalchemy import exists, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from fspo.errors import ConfigError, FspoError
 from fspo.identity import digest
-from fspo.serving.ownership import Owner, pseudonym
+from fspo.serving.ownership import Owner, delete_all, erasure_row, pseudonym
 from fspo.serving.schema import (
-    ErasureRow,
     EventRow,
     KeyRow,
     ParticipantRow,
@@ -351,15 +350,12 @@ class StudyStore(Store):
         with self._write(owner) as session:
             row = _visit(session, study).participant
             tables: tuple[type[Personal], ...] = (StudyItemRow, EventRow)
-            removed = {
-                table.__tablename__: len(session.scalars(delete(table).returning(table.number)).all())
-                for table in tables
-            }
+            removed = {table.__tablename__: delete_all(session, table) for table in tables}
             row.about, row.begun, row.seen, row.language = {}, 0, 0, ""
             row.site = site_digest(row.site)
             row.withdrawn = row.withdrawn or at
             noted = WithdrawalRow(pseudonym=pseudonym(owner), created=at // 1000, removed=removed)
-            session.add_all([noted, _event(owner, "withdrawn", at), ErasureRow(created=at // 1000)])
+            session.add_all([noted, _event(owner, "withdrawn", at), erasure_row()])
         return self._erase()
 
     def _pass(self, owner: Owner, config: StudyConfig, kind: str, mark: str) -> bool:
