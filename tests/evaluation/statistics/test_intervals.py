@@ -151,15 +151,20 @@ def test_users_who_are_all_alike_are_no_certainty() -> None:
 
 @pytest.mark.parametrize("bounds", [(0.0, 1.0), (-1.0, 2.0)])
 def test_ties_alone_leave_as_much_doubt_as_there_are_few_users(bounds: tuple[float, float]) -> None:
-    reaches = []
     for users in (10, 100):
         ties = clustered_mean([0.5] * 4 * users, [str(place // 4) for place in range(4 * users)], bounds=bounds)
         assert ties.low is not None
         assert ties.high is not None
         assert ties.high - 0.5 == pytest.approx(0.5 - ties.low)
-        reaches.append((ties.high - 0.5) / (bounds[1] - bounds[0]))
-    assert 0.25 < reaches[0] < 0.4
-    assert 0.08 < reaches[1] < 0.12
+        # If users beyond this share had the greatest value, all of these would have tied with a chance of 2.5%.
+        others = (ties.high - 0.5) / (bounds[1] - 0.5)
+        assert (1 - others) ** users == pytest.approx(0.025)
+
+
+def test_methods_that_agree_on_every_item_differ_little() -> None:
+    agreeing = clustered_mean([0.0] * 84, [str(place // 6) for place in range(84)], bounds=(-1.0, 1.0))
+    assert agreeing.low is not None and agreeing.high is not None
+    assert agreeing.value == 0 and -0.25 < agreeing.low < agreeing.high < 0.25
 
 
 def test_where_all_are_alike_and_nothing_is_bounded_there_is_no_interval() -> None:

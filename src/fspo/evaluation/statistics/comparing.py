@@ -7,8 +7,9 @@ where the 95% interval leaves out 0 (but for intervals clipped at the ends of wh
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import Any, Literal, TypeVar
 
 from scipy.special import stdtr
@@ -108,7 +109,7 @@ def compare_together(
         difference, p = clustered_mean(values, users, bounds=bounds), None
         if difference.users >= MINIMUM_USERS:
             spreads[name] = spread = Spread.clustered(grouped(values, users))
-            p = _p_value(difference.value, difference.users, spread, bounds)
+            p = _p_value(values, difference.users, spread, bounds)
         found[name] = Comparison(difference, p, p)
     adjusted = holm({name: comparison.p for name, comparison in found.items()})
     # Holm's method asks that much of the smallest p value alone, and less of the others, so the power is no lower.
@@ -155,7 +156,7 @@ def _same_items(first: Values, second: Values) -> None:
             )
 
 
-def _p_value(mean: float, users: int, spread: Spread, bounds: Bounds | None) -> float:
+def _p_value(values: Sequence[float], users: int, spread: Spread, bounds: Bounds | None) -> float:
     if spread.none:
-        return p_of_alike(mean, users, bounds)
-    return min(1.0, 2 * float(stdtr(spread.degrees, -abs(mean) / spread.error)))
+        return p_of_alike(values, users, bounds)
+    return min(1.0, 2 * float(stdtr(spread.degrees, -abs(fmean(values)) / spread.error)))

@@ -141,8 +141,8 @@ def clustered_mean(values: Sequence[float], users: Sequence[str], *, bounds: Bou
     """The mean over all items with a cluster-robust interval; `users[i]` is whose item `values[i]` is.
 
     `bounds` are the least and the greatest value an item can have (None: unbounded). Within 0 to 1 the mean is a share
-    and gets a score interval; other bounds clip the interval. Where users don't differ, which says nothing of how they
-    would, the interval is the one of as many trials as there are users, whatever the bounds; without any there is none.
+    and gets a score interval; other bounds clip the interval. Where users don't differ, the interval says what unseen
+    users may do to the mean (`_alike`); without bounds there is none.
 
     Raises:
         DataError: no items, as many users as values are not given, or a value is not finite.
@@ -155,7 +155,7 @@ def clustered_mean(values: Sequence[float], users: Sequence[str], *, bounds: Bou
     if spread.none:
         if bounds is None:
             return Estimate(mean, None, None, len(groups), len(values), _NO_SPREAD)
-        return Estimate(mean, *_alike(mean, len(groups), bounds), len(groups), len(values))
+        return Estimate(mean, *_alike(values, len(groups), bounds), len(groups), len(values))
     return estimate_of(mean, spread, users=len(groups), items=len(values), bounds=bounds)
 
 
@@ -209,37 +209,44 @@ def score_interval(share: float, trials: float, quantile: float) -> Bounds:
     return middle - reach, middle + reach
 
 
-def p_of_alike(mean: float, users: int, bounds: Bounds | None) -> float:
-    """The p value of 0 where all users have the same mean: below 0.05 where the 95% interval of `_alike` leaves out 0.
+def p_of_alike(values: Sequence[float], users: int, bounds: Bounds | None) -> float:
+    """The p value of a mean of 0 where all users have the same mean.
 
-    At the ends of what is possible, and where nothing bounds the values, that all users lie on one side of 0.
+    It is below 0.05 where the 95% interval of `_alike` leaves out 0. Where nothing bounds the values, it is the chance
+    that all users lie on one side of 0.
     """
+    mean = math.fsum(values) / len(values)
     if math.isclose(mean, 0.0, abs_tol=_ALIKE):
         return 1.0
     low, high = bounds or (-abs(mean), abs(mean))
     if not low < 0 < high:
         raise DataError(f"Differences from {low:g} to {high:g} can't be tested against 0; give bounds on both sides.")
+    if bounds is None or _constant(values):
+        # With a mean of 0, users have other values at least so often.
+        others = mean / (mean - (low if mean > 0 else high))
+        return min(1.0, 2 * (1 - others) ** users)
     null = -low / (high - low)
-    if math.isclose(mean, high):
-        return min(1.0, 2 * null**users)
-    if math.isclose(mean, low):
-        return min(1.0, 2 * (1 - null) ** users)
     errors = abs(mean) / (high - low) / math.sqrt(null * (1 - null) / users)
     return min(1.0, 2 * float(stdtr(users - 1, -errors)))
 
 
-def _alike(mean: float, users: int, bounds: Bounds) -> Bounds:
-    """The interval where all users have the same mean: as if each were one trial."""
+def _alike(values: Sequence[float], users: int, bounds: Bounds) -> Bounds:
+    """The interval where all users have the same mean: as if each were one trial.
+
+    Where all values are equal too, each trial found that value, and the interval says how far the mean moves if other
+    values are as frequent as they can be although none was found (Clopper and Pearson 1934).
+    """
     low, high = bounds
-    # How often something else may yet happen that happened to none of so many users (Clopper and Pearson 1934).
-    miss = 1 - float(betaincinv(users, 1, (1 - _CONFIDENCE) / 2))
-    if math.isclose(mean, high):
-        return high - (high - low) * miss, high
-    if math.isclose(mean, low, abs_tol=_ALIKE):
-        return low, low + (high - low) * miss
-    share = (mean - low) / (high - low)
-    inner = score_interval(share, users, float(stdtrit(users - 1, 0.5 + _CONFIDENCE / 2)))
+    mean = math.fsum(values) / len(values)
+    if _constant(values):
+        others = 1 - float(betaincinv(users, 1, (1 - _CONFIDENCE) / 2))
+        return mean - (mean - low) * others, mean + (high - mean) * others
+    inner = score_interval((mean - low) / (high - low), users, float(stdtrit(users - 1, 0.5 + _CONFIDENCE / 2)))
     return low + (high - low) * inner[0], low + (high - low) * inner[1]
+
+
+def _constant(values: Sequence[float]) -> bool:
+    return max(values) - min(values) < _ALIKE
 
 
 Cell = tuple[str, str]

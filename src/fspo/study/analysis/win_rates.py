@@ -82,7 +82,7 @@ def p_above_half(scores: Sequence[float], people: Sequence[str]) -> float | None
         return None
     mean, spread = sum(scores) / len(scores), Spread.clustered(groups)
     if spread.none or not 0 < mean < 1:
-        both = p_of_alike(mean - 0.5, len(groups), (-0.5, 0.5))
+        both = p_of_alike([score - 0.5 for score in scores], len(groups), (-0.5, 0.5))
         return both / 2 if mean >= 0.5 else 1 - both / 2
     trials = mean * (1 - mean) / spread.variance
     return float(stdtr(spread.degrees, (0.5 - mean) / (0.25 / trials) ** 0.5))
