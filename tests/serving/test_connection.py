@@ -319,7 +319,15 @@ def test_a_database_that_can_not_be_written_is_no_place_for_a_store(postgres: st
         check_place(url.replace("fspo@", "guest@"))
     Store.open(url).close()
     check_place(url)
+    every = "ALL TABLES IN SCHEMA public TO guest"
     with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute("GRANT SELECT ON ALL TABLES IN SCHEMA public TO guest")
-    with pytest.raises(StorageError, match="permission denied"):
-        check_place(url.replace("fspo@", "guest@"))
+        for granted, missing in (
+            (f"SELECT ON {every}", "'guest' lacks .* such as INSERT ON"),
+            (f"UPDATE, DELETE ON {every}", "'guest' lacks .* such as INSERT ON"),
+            (f"INSERT ON {every}", "'guest' lacks .* such as USAGE ON SEQUENCE"),
+        ):
+            connection.execute(f"GRANT {granted}")  # type: ignore[call-overload]
+            with pytest.raises(StorageError, match=missing):
+                check_place(url.replace("fspo@", "guest@"))
+        connection.execute("GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO guest")
+    check_place(url.replace("fspo@", "guest@"))

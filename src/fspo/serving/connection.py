@@ -20,7 +20,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import URL, Connection, Engine, create_engine, delete, event, false, inspect, make_url, text
+from sqlalchemy import URL, Connection, Engine, create_engine, delete, event, false, make_url, text
 from sqlalchemy.engine.interfaces import DBAPICursor
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.exc import DataError as InvalidValue
@@ -30,8 +30,9 @@ from fspo.errors import ConfigError, DataError, StorageError
 from fspo.files import is_full_disk, locked, storage_error
 from fspo.keys import hidden
 from fspo.paths import expanded
+from fspo.printing import counted
 from fspo.serving.logged_errors import outlined
-from fspo.serving.schema import Base, ErasureRow
+from fspo.serving.schema import Base, ErasureRow, UserRow
 
 __all__ = [
     "STORE_FILE",
@@ -67,6 +68,14 @@ SELECT max(number), min(age(xmin)), (
 ) FROM erasures"""
 """The newest mark, its age in transactions, and the age of the oldest transaction that somebody may still read from.
 `VACUUM FULL` copies deleted rows that a transaction at least as old as the deletion may read."""
+_MISSING_RIGHTS = """
+WITH stored AS (SELECT oid, relname FROM pg_class WHERE relname = ANY(:names) AND pg_table_is_visible(oid))
+SELECT wanted || ' ON ' || relname FROM stored, unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS wanted
+WHERE NOT has_table_privilege(oid, wanted)
+UNION ALL SELECT 'USAGE ON SEQUENCE ' || seqrelid::regclass FROM pg_sequence
+JOIN pg_depend ON objid = seqrelid AND deptype IN ('a', 'i') JOIN stored ON stored.oid = refobjid
+WHERE NOT has_sequence_privilege(seqrelid, 'USAGE')"""
+"""What the role may not do with the tables `names` that are there, and with the sequences that number their rows."""
 _LOG = logging.getLogger(__name__)
 
 
@@ -154,15 +163,19 @@ def check_place(place: str | Path) -> None:
 
 
 def _check_database(url: URL) -> None:
-    """Create a table, or delete no row of those that are there, and take it back."""
+    """Create a table, or delete no user of those that are there, and take it back."""
     with _connected(url) as connection:
         if MigrationContext.configure(connection).get_current_revision() is None:
             connection.execute(text("CREATE TABLE fspo_trial (number INTEGER)"))
         else:
-            there = inspect(connection).get_table_names()  # an earlier version made fewer
-            for table in Base.metadata.sorted_tables:
-                if table.name in there:
-                    connection.execute(delete(table).where(false()))
+            names = {"names": list(Base.metadata.tables)}
+            if missing := connection.execute(text(_MISSING_RIGHTS), names).scalars().all():
+                role = connection.execute(text("SELECT current_user")).scalar_one()
+                raise StorageError(
+                    f"The role '{role}' lacks {counted(len(missing), 'rights')} on the store's tables, such as "
+                    f"{missing[0]}; GRANT them, or use the role that created the store."
+                )
+            connection.execute(delete(UserRow).where(false()))  # a server may allow no writes at all
         connection.rollback()
 
 
