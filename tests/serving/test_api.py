@@ -572,6 +572,7 @@ def test_each_route_is_counted_in_one_limit(spent: str, sqlite_store: Store) -> 
         ("delete", "/v1/me/conversations"),
         ("patch", "/v1/me"),
         ("get", "/v1/me/export"),
+        ("get", "/v1/next-question"),
     }
     sqlite_store.add_user("ann")
     owner = sqlite_store.user_named("ann")

@@ -87,7 +87,7 @@ def serve(
     ] = "120/minute",
     request_rate: Annotated[
         str,
-        typer.Option(help="Limit of a user's cheaper requests, such as adding and listing preferences, and questions."),
+        typer.Option(help="Limit of a user's cheaper requests, such as adding and listing preferences."),
     ] = "600/minute",
     max_tokens: Annotated[int, typer.Option(min=1, help="Maximum length of an answer, in tokens, by default.")] = 512,
     shots: Annotated[

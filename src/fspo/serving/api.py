@@ -76,8 +76,8 @@ class ServerSettings:
     """Limits of a server."""
 
     rate: str = "120/minute"
-    """Answers of a user, and separately exports, feedback, edits and deletions, which cost as much; see `parse_rate`.
-    An administrator may set another limit for a user."""
+    """Answers of a user, and separately exports, feedback, edits, deletions and questions, which cost as much; see
+    `parse_rate`. An administrator may set another limit for a user."""
     request_rate: str = "600/minute"
     """All other requests of a user."""
     max_tokens: int = 512
@@ -145,9 +145,9 @@ def _asking(parts: Parts, sent: Sent) -> Caller:
 
 
 def _costly(parts: Parts, sent: Sent) -> Caller:
-    """Who wants an export, or something that may erase content from the files of the store.
+    """Who wants an export, a question, or something that may erase content from the files of the store.
 
-    Both cost about as much as an answer: the same limits apply, counted separately.
+    They cost about as much as an answer: the same limits apply, counted separately.
     """
     caller = _caller(parts, sent)
     _check_wait(parts.costly_rates.wait(caller.owner, caller.account.rate))
@@ -557,7 +557,7 @@ def _not_saved(caller: Caller, param: str) -> ApiError:
 @_router.get("/next-question")
 def next_question(
     parts: Parts,
-    caller: Known,
+    caller: Costly,
     skip: Annotated[list[Annotated[str, Field(max_length=64)]], Query(max_length=100)] = [],  # noqa: B006
 ) -> QuestionView:
     """The question whose answer says most about what you like; `skip` lists questions that you don't want to answer."""
