@@ -1,8 +1,9 @@
 """Drops what an engine keeps of people whose data were deleted or changed, by whichever program on the store.
 
-A request notes the number of its owner's last deletion before it reads the shots. The server compares these numbers
-with the store every second. A request that began before a deletion and ended after it notes the old number at its end,
-so what it read is dropped at the next look.
+A request notes the number of its owner's last deletion before it reads the shots. The server looks every second: if the
+store has changed, it compares the numbers of all owners with the store, or else those noted since the last look. A
+request that began before a deletion and ended after it notes the old number at its end, so what it read is dropped at
+the next look.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ class Forgetter:
         """
         self._store, self._forget, self._seconds = store, forget, seconds
         self._marks: dict[str, int] = {}
+        self._version = ""  # of the store, at the last look
+        self._unseen: set[str] = set()  # noted since then
 
     def mark(self, owner: Owner) -> int:
         """The number of the owner's last deletion; read it before their shots."""
@@ -46,6 +49,7 @@ class Forgetter:
     def note(self, owner: Owner, mark: int) -> None:
         """Say that the engine may keep what it reads of shots that were read after `mark`."""
         self._marks[owner.id] = min(mark, self._marks.get(owner.id, mark))
+        self._unseen.add(owner.id)
 
     async def forget(self, owner: Owner) -> None:
         """Drop all that the engine keeps of the owner. Where that fails, the next look tries again."""
@@ -57,11 +61,22 @@ class Forgetter:
         Raises:
             FspoError: the store or the engine does not answer. The next look tries again.
         """
-        problem: Exception | None = None
-        noted = dict(self._marks)
-        if not noted:
+        if not self._marks:
             return
-        marks = await run_sync(self._store.marks, list(noted))
+        version = await run_sync(self._store.version)  # before the marks
+        noted = dict(self._marks)
+        if version == self._version:
+            noted = {owner: mark for owner, mark in noted.items() if owner in self._unseen}
+            if not noted:
+                return
+        self._unseen, unseen = set(), self._unseen
+        try:
+            marks = await run_sync(self._store.marks, list(noted))
+        except BaseException:
+            self._unseen |= unseen
+            raise
+        self._version = version
+        problem: Exception | None = None
         for owner, mark in noted.items():
             if marks.get(owner, _GONE) != mark or mark == _GONE:
                 try:
