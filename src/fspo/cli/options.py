@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from fspo.runs.config import RunConfig
 
 __all__ = [
+    "AccessLog",
     "ConfigFile",
     "DryRun",
     "OnExisting",
@@ -52,6 +53,9 @@ Overrides = Annotated[
 ]
 OutputFolder = Annotated[
     Path | None, typer.Option("--output", "-o", help="Folder of the run; overrides the file's setting.")
+]
+AccessLog = Annotated[
+    bool, typer.Option(help="Log each request: time, method, route, status, milliseconds and id, and nothing of users.")
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, print what would happen, and stop.")]
 OnExisting = Annotated[

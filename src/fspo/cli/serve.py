@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fspo.cli.domain_questions import questions_of_domain
-from fspo.cli.options import DryRun, console
+from fspo.cli.options import AccessLog, DryRun, console
 from fspo.cli.store_options import look_at_store, opened
 from fspo.errors import ConfigError
 from fspo.keys import hidden
@@ -106,10 +106,7 @@ def serve(
         float, typer.Option(min=0, max=2**20, help="GiB for what the model has read of the users' shots.")
     ] = 1.0,
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
-    access_log: Annotated[
-        bool,
-        typer.Option(help="Log each request: time, method, route, status, milliseconds and id, and nothing of users."),
-    ] = True,
+    access_log: AccessLog = True,
     dry_run: DryRun = False,
 ) -> None:
     """Serve a policy: an application gets personalised answers when it changes its base URL.

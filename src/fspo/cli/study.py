@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fspo.cli.options import DryRun, add_verb, console, help_text
+from fspo.cli.options import AccessLog, DryRun, add_verb, console, help_text
 from fspo.errors import ConfigError, DataError, StorageError
 from fspo.paths import expanded
 from fspo.printing import counted
@@ -66,6 +66,7 @@ def serve(
     host: Host = "127.0.0.1",
     port: Port = 8000,
     store: Place = None,
+    access_log: AccessLog = True,
     dry_run: DryRun = False,
 ) -> None:
     """Serve the pages of a study, until Ctrl-C. Run it again to continue.
@@ -79,7 +80,7 @@ def serve(
       fspo study serve configs/study/paper.yaml --set arms.personal.policy=my-policy --set comparisons.shots=[8]
     """
     config = _loaded(file, overrides)
-    _serve(config, host, port, store, dry_run=dry_run)
+    _serve(config, host, port, store, access_log=access_log, dry_run=dry_run)
 
 
 @add_verb(app, "demo")
@@ -105,7 +106,7 @@ def demo(
     from fspo.study.demo import demo_study
 
     with TemporaryDirectory(prefix="fspo-study-") as folder:
-        _serve(demo_study(Path(folder), policy or BUILTIN_MODEL), host, port, None, dry_run=dry_run)
+        _serve(demo_study(Path(folder), policy or BUILTIN_MODEL), host, port, None, access_log=False, dry_run=dry_run)
 
 
 @add_verb(app, "export")
@@ -319,7 +320,7 @@ def _stored_records(
         return found, people.registration(config.name)
 
 
-def _serve(config: StudyConfig, host: str, port: int, store: str | None, *, dry_run: bool) -> None:
+def _serve(config: StudyConfig, host: str, port: int, store: str | None, *, access_log: bool, dry_run: bool) -> None:
     from fspo.modeling.quiet import quiet
     from fspo.serving.listening import bound, listen
     from fspo.study.app import create_study_app
@@ -355,7 +356,7 @@ def _serve(config: StudyConfig, host: str, port: int, store: str | None, *, dry_
             def announce(address: str) -> None:
                 out.print(f"Serving the study '{config.name}' on {address}; Ctrl-C ends.", markup=False)
 
-            listen(app, place, announce, path="/")
+            listen(app, place, announce, path="/", access_log=access_log)
 
 
 def _register(config: StudyConfig, people: StudyStore, registration: dict[str, Any]) -> None:

@@ -38,6 +38,7 @@ from fspo.serving.bodies import (
 from fspo.serving.counters import ObservingMiddleware, ServerCounters
 from fspo.serving.engine import Engine, Piece
 from fspo.serving.forgetting import Forgetter, keep_erasing
+from fspo.serving.health import health_of
 from fspo.serving.openai_forms import chat_completion, chat_events, response, response_events
 from fspo.serving.ownership import Owner
 from fspo.serving.page import page_router
@@ -51,7 +52,6 @@ from fspo.serving.views import (
     AccountView,
     ChangedAccount,
     ChangedPreference,
-    Condition,
     ConversationList,
     ConversationView,
     Deleted,
@@ -285,26 +285,10 @@ def create_app(
 @_open.get("/health", responses={503: {"model": HealthView, "description": "Store or engine can't answer."}})
 async def health(parts: Parts, response: Response) -> HealthView:
     """Whether the store and the engine can answer, and how much there is to do."""
-    engine, store = await parts.engine.state(), True
-    try:
-        await run_sync(parts.store.check)
-    except StorageError as error:
-        _LOG.error("The store does not answer: %s", error)
-        store = False
-    if not (store and engine.alive):
+    view = await health_of(parts.store, [parts.engine], len(parts.admission))
+    if view.status != "ok":
         response.status_code = 503
-    return HealthView(
-        status=_condition(store and engine.alive),
-        store=_condition(store),
-        engine=_condition(engine.alive),
-        model=engine.model,
-        under_way=len(parts.admission),
-        waiting=engine.waiting,
-    )
-
-
-def _condition(fine: bool) -> Condition:
-    return "ok" if fine else "unavailable"
+    return view
 
 
 @_open.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})

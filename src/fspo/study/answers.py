@@ -19,9 +19,11 @@ from fspo.preferences.wording import is_blank
 from fspo.serving.connection import StoreBusy
 from fspo.serving.engine import Engine, GenerationRequest
 from fspo.serving.forgetting import Forgetter
+from fspo.serving.health import health_of
 from fspo.serving.logged_errors import outlined
 from fspo.serving.ownership import Owner, UnknownOwner
 from fspo.serving.schema import StudyItemRow
+from fspo.serving.views import HealthView
 from fspo.study.config import StudyConfig
 from fspo.study.matching import alike, as_shown, closest, whole_sentences
 from fspo.study.store import NotAParticipant, StudyStore
@@ -77,6 +79,10 @@ class AnswerWriter:
             await self._forgetter.forget(owner)
         except FspoError as error:  # `watch` tries again
             _LOG.warning("An engine did not forget a participant (%s).", type(error).__name__)
+
+    async def health(self) -> HealthView:
+        """Whether the store and the engines of all arms can answer."""
+        return await health_of(self._store, self._distinct(), len(self._tasks))
 
     async def watch(self) -> None:
         """Forget participants whose data another program deletes, until this is cancelled."""

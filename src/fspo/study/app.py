@@ -19,11 +19,13 @@ from anyio import create_task_group
 from anyio.to_thread import run_sync
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from fspo.errors import DataError, FspoError, StorageError
+from fspo.serving.counters import ObservingMiddleware, ServerCounters
 from fspo.serving.engine import Engine
 from fspo.serving.forgetting import keep_erasing
 from fspo.serving.logged_errors import outlined
@@ -131,9 +133,11 @@ def create_study_app(
 
     def route(path: str, handler: Handler, method: str = "GET") -> Route:
         async def handle(request: Request) -> Response:
+            request.scope["route"] = found  # for the access log
             return await handler(study, request)
 
-        return Route(path, handle, methods=[method])
+        found = Route(path, handle, methods=[method])
+        return found
 
     async def failed(request: Request, error: Exception) -> Response:
         return _problem(study, request, error)
@@ -158,6 +162,7 @@ def create_study_app(
             route("/health", health),
         ],
         lifespan=life,
+        middleware=[Middleware(ObservingMiddleware, counters=ServerCounters())],
         exception_handlers=dict.fromkeys((HTTPException, FspoError, Exception), failed),
     )
 
@@ -171,7 +176,7 @@ def _problem(study: _Study, request: Request, error: Exception) -> Response:
         return remember(pages.problem("no_link", 404), request, study.config.name, None)
     if isinstance(error, DataError):  # the database can't hold the text
         return pages.problem("invalid", 400)
-    _LOG.error("A page could not be shown (%s).", outlined(error))
+    _LOG.error("The page of the request %s could not be shown (%s).", request.state.request_id, outlined(error))
     return pages.problem("busy", 503) if isinstance(error, StorageError) else pages.problem("broken", 500)
 
 
@@ -266,9 +271,9 @@ async def show_file(study: _Study, request: Request) -> Response:
 
 
 async def health(study: _Study, request: Request) -> Response:
-    """Whether the server and its store answer."""
-    await run_sync(study.store.check)
-    return JSONResponse({"status": "ok"})
+    """Whether the store and the engines can answer, and how much there is to do; it names no arm and no model."""
+    view = await study.writing().health()
+    return JSONResponse(view.model_dump(exclude={"model"}), 200 if view.status == "ok" else 503)
 
 
 # Forms
