@@ -176,6 +176,24 @@ def test_in_postgres_content_that_a_transaction_may_still_read_is_not_called_era
     assert b"mark-of-ann" not in bytes_of(folder)
 
 
+def test_in_postgres_content_of_tables_that_the_role_may_not_write_again_is_not_called_erased(postgres: str) -> None:
+    import psycopg
+
+    url = new_database(postgres)
+    Store.open(url).close()
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("CREATE ROLE helper LOGIN")
+        connection.execute("GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO helper")
+        connection.execute("GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO helper")
+    store = Store.open(url.replace("fspo@", "helper@"))
+    ann = new_user(store)
+    add(store, ann, "mark-of-ann")
+    assert not store.withdraw(ann).erased and not store.erased()
+    store.close()
+    Store.open(url).close()
+    assert b"mark-of-ann" not in bytes_of(Path(url.partition("host=")[2]) / "data" / "base")
+
+
 def test_a_locked_database_is_an_error_that_says_so_and_nothing_is_half_done(tmp_path: Path) -> None:
     store = Store.open(tmp_path / "store", busy_seconds=0.05)
     ann = new_user(store)
@@ -330,4 +348,7 @@ def test_a_database_that_can_not_be_written_is_no_place_for_a_store(postgres: st
             with pytest.raises(StorageError, match=missing):
                 check_place(url.replace("fspo@", "guest@"))
         connection.execute("GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO guest")
+        with pytest.raises(StorageError, match=r"'guest' lacks .* such as the ownership of"):
+            check_place(url.replace("fspo@", "guest@"))
+        connection.execute("GRANT fspo TO guest")
     check_place(url.replace("fspo@", "guest@"))

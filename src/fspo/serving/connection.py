@@ -6,7 +6,7 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import takewhile
@@ -69,13 +69,22 @@ SELECT max(number), min(age(xmin)), (
 """The newest mark, its age in transactions, and the age of the oldest transaction that somebody may still read from.
 `VACUUM FULL` copies deleted rows that a transaction at least as old as the deletion may read."""
 _MISSING_RIGHTS = """
-WITH stored AS (SELECT oid, relname FROM pg_class WHERE relname = ANY(:names) AND pg_table_is_visible(oid))
+WITH stored AS (SELECT oid, relname, relowner FROM pg_class WHERE relname = ANY(:names) AND pg_table_is_visible(oid))
 SELECT wanted || ' ON ' || relname FROM stored, unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS wanted
 WHERE NOT has_table_privilege(oid, wanted)
 UNION ALL SELECT 'USAGE ON SEQUENCE ' || seqrelid::regclass FROM pg_sequence
 JOIN pg_depend ON objid = seqrelid AND deptype IN ('a', 'i') JOIN stored ON stored.oid = refobjid
-WHERE NOT has_sequence_privilege(seqrelid, 'USAGE')"""
-"""What the role may not do with the tables `names` that are there, and with the sequences that number their rows."""
+WHERE NOT has_sequence_privilege(seqrelid, 'USAGE')
+UNION ALL SELECT 'the ownership of ' || relname FROM stored WHERE NOT pg_has_role(relowner, 'USAGE') AND NOT (
+    SELECT pg_has_role(datdba, 'USAGE') FROM pg_database WHERE datname = current_database()
+) AND CASE WHEN current_setting('server_version_num')::int < 170000 THEN true
+    ELSE NOT has_table_privilege(oid, 'MAINTAIN') END"""
+"""What the role may not do with the tables `names` that are there, and with the sequences that number their rows. A
+deletion writes a table again, which its owner may do, and from Postgres 17 on a role with MAINTAIN."""
+_FILES = (
+    "SELECT relname, pg_relation_filenode(oid) FROM pg_class WHERE relname = ANY(:names) AND pg_table_is_visible(oid)"
+)
+"""The file of each table, which is another one after `VACUUM FULL`, unless that skipped the table (with a warning)."""
 _LOG = logging.getLogger(__name__)
 
 
@@ -388,19 +397,30 @@ def _value(cursor: DBAPICursor) -> Any:
 
 
 def _erase_postgres(engine: Engine) -> bool:
-    tables = ", ".join(table.name for table in Base.metadata.sorted_tables if table.name != ErasureRow.__tablename__)
+    tables = [table.name for table in Base.metadata.sorted_tables if table.name != ErasureRow.__tablename__]
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         for _ in range(_ERASING_TRIES):
             newest, age, oldest = connection.execute(text(_POSTGRES_AGES)).one()
             if newest is None:
                 return True
             if oldest is None or oldest < age:
-                connection.execute(text(f"VACUUM FULL {tables}"))
+                if not _rewrite_postgres(connection, tables):
+                    return False
                 connection.execute(text("CHECKPOINT")) if _is_superuser(connection) else None
                 connection.execute(text("DELETE FROM erasures WHERE number <= :newest"), {"newest": newest})
                 return True
             time.sleep(_ERASING_PAUSE)
     return False
+
+
+def _rewrite_postgres(connection: Connection, tables: Sequence[str]) -> bool:
+    """Whether each table has another file now, so that no row of the old one remains."""
+    before = connection.execute(text(_FILES), {"names": tables}).all()
+    connection.execute(text(f"VACUUM FULL {', '.join(tables)}"))
+    after = connection.execute(text(_FILES), {"names": tables}).all()
+    if same := set(before) & set(after):
+        _LOG.warning("Deleted content could not be erased: the role may not VACUUM %s.", min(same)[0])
+    return not same
 
 
 def _is_superuser(connection: Connection) -> bool:
