@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from fspo.modeling import threads
+from fspo.modeling import loading, threads
 from fspo.modeling.threads import Machine
 from fspo.progress import Silent
 from fspo.runs.config import RunConfig
@@ -66,7 +67,7 @@ def call(tmp_path: Path) -> Call:
         with folder.opened(parts, policy):
             for part in parts:
                 use_threads(folder, part, spoken)
-                (folder.path / part).mkdir(exist_ok=True)
+                (folder.path / part).mkdir(parents=True, exist_ok=True)
                 (folder.path / part / "begun.json").touch()
         return spoken.lines
 
@@ -157,3 +158,26 @@ def test_env_tells_the_load_and_the_threads(computer: Computer) -> None:
     computer.busy = 1.04
     facts = describe()
     assert (facts["cores"], facts["cores busy with other work"], facts["threads"]) == (2, 1.0, 1)
+
+
+SLOW = {"training": {"all": {"dtype": "bfloat16"}}, "evaluation": {"dtype": "bfloat16"}, "methods": ["base", "fspo"]}
+
+
+def test_a_precision_that_is_slow_here_is_said_once(
+    computer: Computer, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loading, "default_device", lambda: torch.device("cpu"))
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    parts = ("methods/pref-ft", "methods/fspo", EVALUATION)
+    (said,) = [line for line in call(*parts, **SLOW) if "bfloat16" in line]
+    assert "set training.all.dtype and evaluation.dtype to auto or float32" in said
+
+
+@pytest.mark.parametrize(("device", "able"), [("cpu", {"avx512_bf16": True}), ("cuda", {})])
+def test_nothing_is_said_where_it_is_fast(
+    computer: Computer, call: Call, monkeypatch: pytest.MonkeyPatch, device: str, able: dict[str, bool]
+) -> None:
+    monkeypatch.setattr(loading, "default_device", lambda: torch.device(device))
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: False)
+    assert not [line for line in call(EVALUATION, **SLOW) if "bfloat16" in line]

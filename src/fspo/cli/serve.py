@@ -150,6 +150,7 @@ def serve(
         kept = store or (None if demo else "fspo-store")
         state = look_at_store(kept) if dry_run and kept is not None else None
         people = None if dry_run else held.enter_context(_store(kept))
+        from fspo.modeling.loading import slow_dtype_note
         from fspo.modeling.quiet import quiet
         from fspo.serving.api import ServerSettings, create_app
 
@@ -172,6 +173,8 @@ def serve(
                 console().print(_demo_request(people, address), markup=False)
             console().print(f"Serving {name} on {address}; Ctrl-C ends.", markup=False)
 
+        if loaded is not None and (note := slow_dtype_note(dtype, "leave --dtype out, or set it to float32")):
+            console().print(note, markup=False)
         site = create_app(people, options.engine(), settings, questions=bank)
         listen(site, place, announce, access_log=access_log)
 

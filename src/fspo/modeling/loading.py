@@ -38,6 +38,7 @@ __all__ = [
     "load_tokenizer",
     "pull",
     "reading_limit",
+    "slow_dtype_note",
 ]
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -217,6 +218,16 @@ def fast_dtype() -> Literal["bfloat16", "float32"]:
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
     able = torch.cpu.get_capabilities()
     return "bfloat16" if able.get("avx512_bf16") or able.get("amx_bf16") else "float32"
+
+
+def slow_dtype_note(dtype: str, remedy: str) -> str:
+    """A sentence on bfloat16 on a processor without instructions for it, with the remedy; empty where it is fast."""
+    if dtype != "bfloat16" or default_device().type != "cpu" or fast_dtype() == "bfloat16":
+        return ""
+    return (
+        "This processor has no instructions for bfloat16, in which matrix products take about ten times as long as in "
+        f"float32; {remedy}."
+    )
 
 
 def _folder(place: str, *, weights: bool = False) -> str:

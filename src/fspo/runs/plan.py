@@ -17,6 +17,7 @@ from fspo.runs.data_judges import judge_of_data
 from fspo.runs.existing import Existing
 from fspo.runs.folder import DATA, EVALUATION, RunFolder, method_part
 from fspo.runs.preflight import check_inputs, data_at_hand, synthesizes
+from fspo.runs.threads import slow_precision, use_free_threads
 from fspo.runs.training_data import merged, training_parts
 from fspo.runs.training_plan import measure, planned_trainings, remaining, table
 from fspo.runs.writers import judges_by_language_model, template_lines, writer_lines
@@ -50,6 +51,8 @@ def plan(folder: RunFolder, parts: Sequence[str], policy: Existing) -> list[str]
     said += _trainings(folder, parts, found, again=policy is Existing.OVERWRITE)
     said += _evaluation(folder, parts, found, again=policy is Existing.OVERWRITE)
     goes_on = any(part != DATA for part in parts)  # to training or evaluation
+    if goes_on and (note := slow_precision(config)):
+        said.append(note)
     settings = {name: value for name, value in config.changed().items() if goes_on or name in _OF_DATA}
     shown = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, width=120)
     return [*said, f"Settings that differ from the defaults (`fspo env --config FILE` prints all):\n\n{shown}"]
@@ -71,7 +74,6 @@ def _evaluation(folder: RunFolder, parts: Sequence[str], found: _Data, *, again:
         return
     from fspo.modeling.quiet import quiet
     from fspo.runs.evaluation_plan import planned_evaluation, sentence
-    from fspo.runs.threads import use_free_threads
 
     dataset, splits = found
     test = splits.part(dataset, "test")
