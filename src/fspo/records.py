@@ -6,7 +6,7 @@ of its type is an error that names the file, the line and the place in it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -110,6 +110,14 @@ class KeyedLog(Generic[T]):
         """The result of a key."""
         return self._results[key]
 
+    def missing(self, wanted: Iterable[str], batch: int = 1) -> list[Sequence[str]]:
+        """The batches of these keys that `complete` would compute: those that lack any result."""
+        return [some for some in _batches(list(wanted), batch) if any(key not in self for key in some)]
+
+    def left(self, wanted: Collection[str], batch: int = 1) -> float:
+        """The share of these results that `complete` would compute."""
+        return sum(map(len, self.missing(wanted, batch))) / len(wanted) if wanted else 0.0
+
     def put(self, key: str, result: T, **notes: str) -> None:
         """Add a result, on the disk too if it lasts; a line holds `notes` besides, which nothing here reads.
 
@@ -138,7 +146,7 @@ class KeyedLog(Generic[T]):
         Raises:
             StorageError: see `put`; what was added before stays.
         """
-        missing = [some for some in _batches(list(wanted), batch) if any(key not in self for key in some)]
+        missing = self.missing(wanted, batch)
         total = len(wanted)
         with (progress or Silent()).task(title, total, total - sum(map(len, missing))) as task:
             for keys in missing:

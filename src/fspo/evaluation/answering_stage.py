@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
 
 from fspo.evaluation.config import BASE, EvaluationConfig, Sampling
 from fspo.evaluation.context import Evaluation
@@ -19,7 +21,7 @@ from fspo.methods.table import METHODS
 from fspo.preferences.types import Preference
 from fspo.records import KeyedLog
 
-__all__ = ["AnsweringStage", "answered_trials"]
+__all__ = ["AnsweringStage"]
 
 _READ_USERS = 8
 """Users whose prompts are answered where nobody judges the answers."""
@@ -38,36 +40,50 @@ class AnsweringStage:
 
     def answer(self, method: str, describer: Describer | None) -> None:
         """Let a method answer by every sampling, once; nothing where no answers are asked for."""
-        config, trials = self.evaluation.config, self._trials
-        if not config.answers or any(name == method for name, _ in self.answers):
+        if any(name == method for name, _ in self.answers):
             return
-        row = METHODS[method]
-        for sampling in config.samplings if method != "base" else ("plain",):
-            if row.guides or sampling == "plain":
-                self._draw(method, sampling, trials, describer)
-        for k in config.answer_ladder if row.reads_shots else ():
-            if k < config.shots:
-                few = [trial.first(k) for trial in trials]
-                self._draw(method, f"{self.headline_sampling(method)}@{k}", few, describer)
+        for sampling, trials in self.wanted(method).items():
+            answerer = self.answerer(method, describer)
+            self.answers[method, sampling] = answerer.answer(trials, sampling, self.log(method))
+
+    def wanted(self, method: str) -> dict[str, Sequence[Trial]]:
+        """Sampling -> whose prompts a method answers by it; nothing where no answers are asked for."""
+        config, row = self.evaluation.config, METHODS[method]
+        if not config.answers:
+            return {}
+        samplings = [one for one in config.samplings if row.guides or one == "plain"] if method != BASE else ["plain"]
+        headline = config.headline_sampling if config.headline_sampling in samplings else "plain"
+        fewer = [k for k in config.answer_ladder if k < config.shots] if row.reads_shots else []
+        few = {f"{headline}@{k}": [trial.first(k) for trial in self.trials] for k in fewer}
+        return {**dict.fromkeys(samplings, self.trials), **few}
+
+    def answerer(self, method: str, describer: Describer | None) -> Answerer:
+        """What draws a method's answers."""
+        evaluation = self.evaluation
+        return Answerer(evaluation.weights.of(method), evaluation.config, method, describer, evaluation.progress)
+
+    def log(self, method: str) -> Path:
+        """The log of a method's answers."""
+        return self.evaluation.out / method / "answers.jsonl"
+
+    def candidates(self) -> Iterator[tuple[Answerer, Path]]:
+        """What draws each candidate of `draw_candidates`, and its log; nothing where none are asked for."""
+        evaluation, config = self.evaluation, self.evaluation.config
+        base = evaluation.weights.loadable(evaluation.weights.source(BASE), "none")
+        for number in range(1, config.best_of + 1 if config.answers else 1):
+            answerer = Answerer(base, config, f"candidate {number}", progress=evaluation.progress)
+            yield answerer, evaluation.out / BASE / f"candidates-{number}.jsonl"
 
     def draw_candidates(self) -> None:
         """Let the base model draw the answers that reward models choose from; nothing where none are asked for."""
-        evaluation, config = self.evaluation, self.evaluation.config
-        if not config.answers or not config.best_of:
-            return
-        base = evaluation.weights.loadable(evaluation.weights.source(BASE), "none")
-        drawn = []
-        for number in range(1, config.best_of + 1):
-            answerer = Answerer(base, config, f"candidate {number}", progress=evaluation.progress)
-            path = evaluation.out / BASE / f"candidates-{number}.jsonl"
-            drawn.append(answerer.answer(self._trials, "plain", path))
+        drawn = [answerer.answer(self.trials, "plain", path) for answerer, path in self.candidates()]
         self._candidates = list(zip(*drawn, strict=True))
 
     def choose(self, model: ExternalRewardModel) -> None:
         """Let a reward model answer: its answer is the candidate with the highest reward given the user's shots."""
         if not self._candidates:
             return
-        shots = {trial.id: blind(trial.own.shots) for trial in self._trials}
+        shots = {trial.id: blind(trial.own.shots) for trial in self.trials}
         log = KeyedLog(self.evaluation.out / folder_name(model.name) / "answers.jsonl", Answer)
         wanted = {
             digest([model.fingerprint, texts_of(shots[_trial_of(row)]), [asdict(one) for one in row]]): row
@@ -103,18 +119,13 @@ class AnsweringStage:
             for key, answers in self.answers.items()
         }
 
-    @property
-    def _trials(self) -> Sequence[Trial]:
-        return answered_trials(self.evaluation.trials, self.evaluation.config, judged=self.judged)
-
-    def _draw(self, method: str, sampling: str, trials: Sequence[Trial], describer: Describer | None) -> None:
-        evaluation = self.evaluation
-        answerer = Answerer(evaluation.weights.of(method), evaluation.config, method, describer, evaluation.progress)
-        path = evaluation.out / method / "answers.jsonl"
-        self.answers[method, sampling] = answerer.answer(trials, sampling, path)
+    @cached_property
+    def trials(self) -> Sequence[Trial]:
+        """Whose prompts are answered."""
+        return _answered_trials(self.evaluation.trials, self.evaluation.config, judged=self.judged)
 
 
-def answered_trials(trials: Sequence[Trial], config: EvaluationConfig, *, judged: bool) -> Sequence[Trial]:
+def _answered_trials(trials: Sequence[Trial], config: EvaluationConfig, *, judged: bool) -> Sequence[Trial]:
     """Whose prompts are answered; without a judge, users whose prompt most others have too."""
     if judged:
         return trials

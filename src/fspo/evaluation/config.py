@@ -237,6 +237,9 @@ class ConversationConfig(Settings):
     """endpoint: maximum tokens of a user's message or a rating, reasoning included."""
 
 
+_COLD = (0, 1)
+"""Shot counts of a user nothing, or next to nothing, is known of; always measured."""
+
 _ADDED = frozenset(
     {"conversations", "judges", "match", "match_band", "tax", "answer_ladder", "reward_models", "best_of"}
 )
@@ -370,8 +373,9 @@ class EvaluationConfig(Settings):
         return {**cls().identity(), "layout": EARLIER_LAYOUT}
 
     def with_rungs(self, rungs: Iterable[int]) -> EvaluationConfig:
-        """The same with these shot counts in the ladder too."""
-        return self.model_copy(update={"ladder": tuple(sorted({*self.ladder, *rungs}))})
+        """The same with those of these shot counts in the ladder too that are shown, and always with 0 and 1."""
+        shown = (k for k in (*_COLD, *rungs) if k <= self.shots)
+        return self.model_copy(update={"ladder": tuple(sorted({*self.ladder, *shown}))})
 
     def for_reading(self) -> EvaluationConfig:
         """The same where nobody judges the answers: one prompt of each user, by the samplings that the report shows."""

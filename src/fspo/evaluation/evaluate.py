@@ -37,8 +37,8 @@ from fspo.evaluation.metrics.rewards import Rewards
 from fspo.evaluation.metrics.table import Table, compare_tables, estimates, missing_interval_note, per_user
 from fspo.evaluation.provenance import base_provenance, check_unseen, read_provenance, untraced, untraced_note
 from fspo.evaluation.scoring.descriptions import description_cost
-from fspo.evaluation.scoring.eval_episodes import Trial, build_trials
-from fspo.evaluation.scoring.long_rows import fitting_trials, rooms_of
+from fspo.evaluation.scoring.eval_episodes import Trial
+from fspo.evaluation.scoring.long_rows import measured_trials
 from fspo.evaluation.scoring.reward_models.loading import (
     ExternalRewardModel,
     given_reward_model,
@@ -53,7 +53,6 @@ from fspo.judging.trait_readers import ReaderJudge
 from fspo.llm.pool import EndpointPool
 from fspo.methods.adaptation import AdaptationRow
 from fspo.methods.table import METHODS
-from fspo.modeling.fitting import fitted
 from fspo.modeling.memory import out_of_memory_explained
 from fspo.modeling.model_names import layout_note
 from fspo.preferences.dataset import PreferenceDataset
@@ -71,8 +70,6 @@ _MEMORY_ADVICE = (
     "lower evaluation.answer_batch, evaluation.queries or evaluation.max_length, or set evaluation.dtype to bfloat16; "
     "what was measured with the same settings is kept"
 )
-_COLD = (0, 1)
-"""Shot counts of a user nothing, or next to nothing, is known of; always measured."""
 
 
 @out_of_memory_explained(ModelError, _MEMORY_ADVICE)
@@ -165,9 +162,8 @@ def evaluate(
         check_identity(member)
     if not jury:
         config = config.for_reading()
-    rungs = {*_COLD, *(k for row in provenance.values() for k in row.shots)}
-    config = config.with_rungs(k for k in rungs if k <= config.shots)
-    drawn, too_long = _fitting_trials(config, dataset, policies, weights, trials, shown)
+    config = config.with_rungs(k for row in provenance.values() for k in row.shots)
+    drawn, too_long = measured_trials(config, dataset, policies, weights.renderer, trials=trials, say=shown.say)
     external = _external_models(config, reward_models or {}, endpoints, shown)
     evaluation = Evaluation(
         config, dataset, drawn, list(policies), weights, out, shown, endpoints, judge, train, provenance
@@ -245,6 +241,7 @@ class _Stages:
                 measure.use_weights(method, describer)
 
         methods, weights = self.evaluation.methods, self.evaluation.weights
+        self.scoring.describe(methods)
         for source, views in self.scoring.wanted(methods).items():
             self.scoring.score(source, views)
             for method in methods:
@@ -322,30 +319,6 @@ class _Stages:
         """Which judge this is; None where there is none."""
         prompts = {query.prompt for trial in self.evaluation.trials for query in trial.own.queries}
         return None if judge is None else judge_identity(judge, prompts)
-
-
-def _fitting_trials(
-    config: EvaluationConfig,
-    dataset: PreferenceDataset,
-    methods: Mapping[str, Path | None],
-    weights: Weights,
-    trials: Sequence[Trial] | None,
-    progress: Progress,
-) -> tuple[list[Trial], int]:
-    """The trials that every method can read, and how many preferences were left out for that."""
-    rooms = rooms_of(config, methods, weights.renderer)
-    if trials is not None:
-        found, too_long = fitting_trials(trials, rooms, config.long_rows)
-        said = [f"Left out: {too_long} queries that some method can't read whole."] if too_long else []
-    else:
-        read = fitted(dataset, rooms, config.long_rows, setting="evaluation.long_rows", file="The test part")
-        with read.explaining("the test part"):
-            found = build_trials(read.dataset, config)
-        said, too_long = read.said("the test part"), len(read.left_out)
-        found, _ = fitting_trials(found, rooms, "leave-out")
-    for line in said:
-        progress.say(line)
-    return found, too_long
 
 
 def _external_models(

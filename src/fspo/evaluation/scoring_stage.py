@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
-from fspo.evaluation.config import REFERENCE, percent
+from fspo.evaluation.config import REFERENCE, RewardVariant, percent
 from fspo.evaluation.context import Evaluation
 from fspo.evaluation.metrics.rewards import Rewards
 from fspo.evaluation.metrics.table import Table
@@ -15,16 +16,18 @@ from fspo.evaluation.scoring.eval_episodes import Trial
 from fspo.evaluation.scoring.logprob_scores import Scorer, Scores, scored_passes, varied_passes
 from fspo.evaluation.scoring.reward_models.loading import ExternalRewardModel
 from fspo.evaluation.scoring.reward_models.scoring import external_scores
+from fspo.evaluation.scoring.variations import Probe
 from fspo.evaluation.scoring.weights import LoadableModel, Source
 from fspo.methods.table import ADAPTATIONS, METHODS, MethodContext
+from fspo.preferences.types import Preference
 from fspo.records import KeyedLog
 
-__all__ = ["TIMED", "UNWRITTEN", "ScoringStage", "UserCost", "View"]
+__all__ = ["TIMED", "ScoringStage", "UserCost", "View"]
 
 View = tuple[MethodContext, str]
 """A context, and the method whose own code makes something of the shots: writes the description, or changes the
 policy; empty for what users give themselves."""
-UNWRITTEN: Mapping[MethodContext, MethodContext] = {"description": "none", "both": "shots"}
+_UNWRITTEN: Mapping[MethodContext, MethodContext] = {"description": "none", "both": "shots"}
 """Contexts without the text that an adaptation writes."""
 TIMED = 4
 """Users whose adaptation is timed."""
@@ -51,14 +54,26 @@ class ScoringStage:
     """Method -> what it takes to adapt to some users, of methods with an adaptation."""
     _scores: dict[tuple[Source, View], Scores] = field(default_factory=dict)
 
-    def wanted(self, methods: Sequence[str]) -> dict[Source, dict[View, str]]:
-        """Weights -> what they are shown -> the folder of the scores, for methods and what these are measured against.
-
-        Methods that describe users have done so afterwards.
-        """
+    def describe(self, methods: Sequence[str]) -> None:
+        """Let the methods that describe users write all the descriptions that they are scored or asked with."""
+        evaluation = self.evaluation
         for name in methods:
             if METHODS[name].writes_ahead:
-                self.describers[name] = self._describe(name)
+                self.describers[name] = describe_all(
+                    evaluation.weights.of(name),
+                    self.described(name),
+                    max_new_tokens=evaluation.config.description_tokens,
+                    path=self.descriptions(name),
+                    name=name,
+                    progress=evaluation.progress,
+                )
+
+    def descriptions(self, name: str) -> Path:
+        """The log of a method's descriptions."""
+        return self.evaluation.out / name / "descriptions.jsonl"
+
+    def wanted(self, methods: Sequence[str]) -> dict[Source, dict[View, str]]:
+        """Weights -> what they are shown -> the folder of the scores, of methods and what they are measured against."""
         wanted: dict[Source, dict[View, str]] = {}
         for name in methods:
             (source, view), (reference, seen) = self._sides(name)
@@ -95,21 +110,33 @@ class ScoringStage:
         Measured where a method of the run describes users itself, and for users' own descriptions beside it; by the
         antisymmetric reward where that is the headline, else by that of a single context. At 0% it is the accuracy.
         """
-        described = name in self.describers or METHODS[name].context == "description"
-        if not (described and self.describers):
+        sides = self.corrupted_sides(name)
+        if not sides:
             return {}
-        config, variant = self.evaluation.config, self.rewards(name).headline
+        config, variant = self.evaluation.config, self._headline(name)
         found = {}
         for share in sorted({0.0, *config.corruption}):
             own, reference = (
-                self._score(source, view, name, share)
-                if share and view[0] != "none" and (number == 0 or variant == "reference")
-                else self._scores[source, view]
-                for number, (source, view) in enumerate(self._sides(name))
+                self._score(*side, name, share) if share and side in sides else self._scores[side]
+                for side in self._sides(name)
             )
             rewards = self._rewards(own, reference)
             found[f"corrupted_accuracy/{percent(share)}%"] = rewards.accuracies(variant, config.shots)
         return found
+
+    def corrupted_sides(self, name: str) -> list[tuple[Source, View]]:
+        """The weights, and what they are shown, that are scored with corrupted descriptions too; see `corrupted`."""
+        described = name in self.describers or METHODS[name].context == "description"
+        if not (described and self.describers):
+            return []
+        measured = 2 if self._headline(name) == "reference" else 1
+        return [side for side in self._sides(name)[:measured] if side[1][0] != "none"]
+
+    def _headline(self, name: str) -> RewardVariant:
+        """The reward that a method's figures are of, which follows from what its weights are shown."""
+        own, reference = (Scores(self.scorer(*side, name)[0].model.context, ()) for side in self._sides(name))
+        alike = len(set(self._sides(name))) == 1
+        return self._rewards(own, None if alike else reference).headline
 
     def _rewards(self, own: Scores, reference: Scores | None, *, external: bool = False) -> Rewards:
         return Rewards(own, reference, self.evaluation.items, self.evaluation.config, external)
@@ -121,13 +148,13 @@ class ScoringStage:
         if row.reward_reference == "start" and own[0] is not None:
             if weights.reads_no_shots(name):
                 return own, (weights.start(name), ("none", ""))
-            return own, (weights.start(name), (UNWRITTEN.get(row.shown, row.shown), "") if row.adaptation else own[1])
+            return own, (weights.start(name), (_UNWRITTEN.get(row.shown, row.shown), "") if row.adaptation else own[1])
         return own, (own[0], ("none", ""))
 
-    def _describe(self, name: str) -> Describer:
-        """Let a method write all the descriptions that it is scored or asked with."""
-        evaluation, config, weights = self.evaluation, self.evaluation.config, self.evaluation.weights
-        model = weights.of(name)
+    def described(self, name: str) -> list[Sequence[Preference]]:
+        """The sets of shots that a method describes users by, to be scored and asked."""
+        evaluation, config = self.evaluation, self.evaluation.config
+        model = evaluation.weights.of(name)
         few = [trial.first(k) for trial in evaluation.trials for k in config.answer_ladder if config.answers]
         shots = [own.shots for trial in (*evaluation.trials, *few) for own in (trial.own, trial.own.flip_shots())]
         shown = [
@@ -137,18 +164,10 @@ class ScoringStage:
             ),
             *(varied_passes(model.renderer, probe, config, described=True) for probe in evaluation.probes),
         ]
-        shots += [one.episode.first_shots(k).shots for passes in shown for one in passes for k in one.rungs]
-        return describe_all(
-            model,
-            shots,
-            max_new_tokens=config.description_tokens,
-            path=evaluation.out / name / "descriptions.jsonl",
-            name=name,
-            progress=evaluation.progress,
-        )
+        return shots + [one.episode.first_shots(k).shots for passes in shown for one in passes for k in one.rungs]
 
-    def _score(self, source: Source, view: View, name: str, corruption: float = 0.0) -> Scores:
-        """Score all trials; with `corruption` only at the full shot count, given a corrupted description."""
+    def scorer(self, source: Source, view: View, name: str, corruption: float = 0.0) -> tuple[Scorer, Sequence[Trial]]:
+        """What scores the trials; with `corruption` only at the full shot count, given a corrupted description."""
         evaluation, (context, writer) = self.evaluation, view
         describer, trials, config = self.describers.get(writer), evaluation.trials, evaluation.config
         if corruption:
@@ -159,18 +178,35 @@ class ScoringStage:
         method = name.removesuffix(REFERENCE)
         label = name if method == name else f"{method}'s reference (the model that its reward is measured against)"
         label += f", {corruption:.0%} corrupted" if corruption else ""
-        adapts, folder = writer in ADAPTATIONS, evaluation.out / name
-        model = evaluation.weights.of(writer) if adapts else evaluation.weights.loadable(source, context)
-        if adapts and describer is not None:
+        weights = evaluation.weights
+        model = weights.of(writer) if writer in ADAPTATIONS else weights.loadable(source, context)
+        return Scorer(model, config, label, describer, evaluation.progress), trials
+
+    def margins(self, name: str) -> Path:
+        """The log of the scores in the folder of this name."""
+        return self.evaluation.out / name / "margins.jsonl"
+
+    def variations(self, name: str) -> Path:
+        """The log of the scores under variations of the shots in the folder of this name."""
+        return self.evaluation.out / name / "variations.jsonl"
+
+    def probes(self, view: View) -> Sequence[Probe]:
+        """What is measured under variations of the shots, where the weights are shown shots."""
+        return self.evaluation.probes if view[0] in ("shots", "both") else ()
+
+    def _score(self, source: Source, view: View, name: str, corruption: float = 0.0) -> Scores:
+        """Score all trials; with `corruption` only at the full shot count, given a corrupted description."""
+        scorer, trials = self.scorer(source, view, name, corruption)
+        describer, writer = scorer.describer, view[1]
+        if writer in ADAPTATIONS and describer is not None:
             found = [describer.of(trial.own.shots) for trial in trials]
             self.user_costs[writer] = [UserCost(row.seconds, 0, len(row.text.encode())) for row in found]
-        elif adapts:
-            self.user_costs[writer] = self._user_costs(model, writer)
-        scorer = Scorer(model, config, label, describer, evaluation.progress)
-        scores = scorer.score(trials, folder / "margins.jsonl")
-        if corruption or context not in ("shots", "both") or not evaluation.probes:
+        elif writer in ADAPTATIONS:
+            self.user_costs[writer] = self._user_costs(scorer.model, writer)
+        scores = scorer.score(trials, self.margins(name))
+        if corruption or not (probes := self.probes(view)):
             return scores
-        return scores.joined(scorer.vary(evaluation.probes, folder / "variations.jsonl"))
+        return scores.joined(scorer.vary(probes, self.variations(name)))
 
     def _user_costs(self, model: LoadableModel, name: str) -> list[UserCost]:
         """What it takes to adapt to the first users; their states are used again in the scores."""

@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from fspo.errors import DataError
-from fspo.evaluation.answering_stage import answered_trials
-from fspo.evaluation.config import BASE, REFERENCE, EvaluationConfig
-from fspo.evaluation.judges.win_rates import asked_prompts
-from fspo.evaluation.scoring.eval_episodes import Pass, Trial, build_trials
-from fspo.evaluation.scoring.logprob_scores import render_pass, scored_passes, varied_passes
-from fspo.evaluation.scoring.variations import Probe, build_probes
-from fspo.evaluation.scoring_stage import UNWRITTEN
-from fspo.files import log_lines
+from fspo.evaluation.answering_stage import AnsweringStage
+from fspo.evaluation.config import BASE, EvaluationConfig
+from fspo.evaluation.context import Evaluation
+from fspo.evaluation.judges.fluency import Fluency, fluency_key
+from fspo.evaluation.judges.win_rates import Answer, Answerer, asked_prompts
+from fspo.evaluation.provenance import read_provenance
+from fspo.evaluation.scoring.descriptions import Described, Describer
+from fspo.evaluation.scoring.eval_episodes import Pass, Trial
+from fspo.evaluation.scoring.logprob_scores import ScoredEpisode, Scorer, render_pass
+from fspo.evaluation.scoring.long_rows import measured_trials
+from fspo.evaluation.scoring.weights import Source, Weights
+from fspo.evaluation.scoring_stage import ScoringStage, View
 from fspo.methods.adaptation import AdaptationWork
-from fspo.methods.table import METHODS, Method, MethodContext
+from fspo.methods.table import METHODS, Method, training_order
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.types import Episode, Preference
-from fspo.progress import duration
+from fspo.progress import Silent, duration
+from fspo.records import KeyedLog
 from fspo.runs.adaptation_plan import PlannedAdaptation, ShownShots
 from fspo.runs.config import RunConfig, methods_of
+from fspo.runs.folder import RunFolder
 from fspo.runs.training_plan import too_large
 
 if TYPE_CHECKING:
@@ -40,8 +46,6 @@ T = TypeVar("T")
 
 _SAMPLE = 4
 """Trials that are rendered to count the tokens of all."""
-_COLD = (0, 1)
-"""Shot counts that every evaluation measures."""
 _SEEN = 2
 """Shots in front of them; more change the time of a token little, and take long to read."""
 _SHORT = 8
@@ -117,49 +121,47 @@ class PlannedEvaluation:
 
 
 def planned_evaluation(
-    config: RunConfig, test: PreferenceDataset, model: str | Path, *, judged: bool, out: Path | None = None
+    config: RunConfig, test: PreferenceDataset, *, judged: bool, out: Path | None = None
 ) -> PlannedEvaluation | None:
     """The work of a run's evaluation, without that of judges and optional measures; None where nothing can be read.
 
     Args:
         config: the run.
         test: the test part.
-        model: the folder of its model, whose tokenizer counts.
         judged: whether answers are judged; if not, only a few are drawn for people to read.
         out: folder with what an earlier call has measured; None: everything is to be done.
+
+    Raises:
+        DataError: preferences are too long and refused, or a user has too few that are not.
+        StorageError: what an earlier call has measured is damaged.
     """
-    rows, wanted = methods_of(config), config.evaluation
-    rungs = {*_COLD, *(config.training[row.name].shots for row in rows if row.trains)}
-    wanted = wanted.with_rungs(k for k in rungs if k <= wanted.shots)
-    if not judged:
-        wanted = wanted.for_reading()
-    trials = build_trials(test, wanted)
-    counted = _Counted(wanted, _renderers(wanted, model), test, trials, judged, out)
-    passes = {view: counted.passes(view) for view in _views(rows)}
-    longest = max((one for found in passes.values() for one in found), key=lambda one: one.tokens, default=None)
-    if longest is None:
+    rows, weights = methods_of(config), _PlannedWeights(config)
+    wanted = (config.evaluation if judged else config.evaluation.for_reading()).with_rungs(weights.shots())
+    names = [row.name for row in rows]
+    trials, _ = measured_trials(wanted, test, names, weights.renderer, say=lambda _: None)
+    evaluation = Evaluation(wanted, test, trials, names, weights, out or Path(), Silent())
+    counted = _Counted(evaluation, ScoringStage(evaluation), AnsweringStage(evaluation, judged), begun=out is not None)
+    scored = counted.scored(names)
+    if not counted.seen:
         return None
-    read = sum(one.tokens for found in passes.values() for one in found) * counted.scale
-    read += sum(counted.varied_tokens(view) for view in passes)
-    logs = [f"{row.name}{side}/margins.jsonl" for row in rows for side in ("", REFERENCE)]
-    left = counted.left(len(passes) * len(trials), logs)
-    prompts, written = counted.answers(rows, len(config.readers) + len(wanted.reward_models))
-    adaptations = tuple(counted.adaptation(config, row) for row in rows if row.adaptation or row.writes_ahead)
-    work = sum((one.work for one in adaptations if one.work), AdaptationWork())
-    ahead = sum(one.count for one in adaptations if METHODS[one.method].writes_ahead)
-    written += left * wanted.description_tokens * ahead
+    choosing = len(config.readers) + len(wanted.reward_models)
+    answered = counted.answers([*rows, *([] if BASE in names else [METHODS[BASE]])], choosing)
+    described = sum((counted.described(row) for row in rows if row.writes_ahead), _Work())
+    adaptations = [counted.adaptation(config, row) for row in rows if row.adaptation or row.writes_ahead]
+    adapted = sum((counted.adapted(one) for one in adaptations), _Work())
     context = next((row.context for row in rows if row.context in ("shots", "both")), "none")
     batch = max(1, min(wanted.answer_batch, len(asked_prompts(trials, wanted))))
+    total = scored + answered + described + adapted
     return PlannedEvaluation(
-        config.model, wanted, left * (read + work.read) + prompts, left * work.learned, written, longest,
-        counted.sample[0], counted.renderers[context], batch, adaptations, begun=left < 1,
+        config.model, wanted, total.read, total.learned, total.written, counted.longest, counted.sample(trials)[0],
+        weights.renderer(context), batch, tuple(adaptations), begun=counted.found,
     )  # fmt: skip
 
 
 def sentence(planned: PlannedEvaluation) -> str:
     """What the evaluation reads and writes, and about how long that takes here."""
     if planned.finished:
-        return "The evaluation is finished, except for judgements and optional measures that are new."
+        return "The evaluation is finished, except for judgements, reward models and optional measures that are new."
     work = f"reads about {_rounded(planned.read):,} tokens and writes at most {_rounded(planned.written):,}"
     if planned.learned:
         work += f", and learns from {_rounded(planned.learned):,} to adapt to users"
@@ -180,86 +182,184 @@ def sentence(planned: PlannedEvaluation) -> str:
 
 
 @dataclass(frozen=True)
+class _Work:
+    """Tokens."""
+
+    read: float = 0.0
+    written: float = 0.0
+    learned: float = 0.0
+
+    def __add__(self, other: _Work) -> _Work:
+        return _Work(self.read + other.read, self.written + other.written, self.learned + other.learned)
+
+
+class _PlannedWeights(Weights):
+    """The weights of a run's methods, of which some may still have to be trained."""
+
+    def __init__(self, config: RunConfig) -> None:
+        """Take stock; nothing is loaded."""
+        self.config, self._folder = config, RunFolder(config)
+        self._rows = {row.name: row for row in methods_of(config)}
+        settings = config.evaluation
+        super().__init__(
+            config.model,
+            {name: self._folder.method(row.policy) if row.policy else None for name, row in self._rows.items()},
+            dtype=settings.dtype,
+            max_length=settings.max_length,
+            layout=settings.layout,
+            adaptations=config.adaptations,
+        )
+
+    def check(self, name: str, folder: Path | None) -> None:
+        """A policy may be missing."""
+
+    def start(self, name: str) -> Source:
+        """As of `Weights`; of a policy that is still to be trained, where its training will start."""
+        training = self._untrained(name)
+        if training is None:
+            return super().start(name)
+        start = training.starts_from
+        return self._folder.method(start).resolve() if start else None
+
+    def reads_no_shots(self, name: str) -> bool:
+        """As of `Weights`."""
+        training = self._untrained(name)
+        if training is None:
+            return super().reads_no_shots(name)
+        return self.config.training_of(training).reference == "none"
+
+    def shots(self) -> Iterator[int]:
+        """The shot counts that the policies are trained at."""
+        for name in self._rows:
+            training = self._untrained(name)
+            if training is None:
+                yield from read_provenance({name: self.source(name)})[name].shots
+            else:
+                settings = self.config.training_of(training)
+                yield from settings.ladder or [settings.shots]
+
+    def _untrained(self, name: str) -> Method | None:
+        """The method whose training gives this one its policy, where that is still to be done."""
+        row, source = self._rows[name], self.source(name)
+        if row.policy is None or (source is not None and (source / "policy.json").is_file()):
+            return None
+        return next(one for one in training_order(self._rows.values()) if one.name == row.policy)
+
+
+@dataclass
 class _Counted:
-    """Counts tokens on a sample of the trials."""
+    """Counts tokens on a sample of the trials; what the evaluation would find in its logs is not counted."""
 
-    config: EvaluationConfig
-    renderers: Mapping[str, EpisodeRenderer]
-    test: PreferenceDataset
-    trials: Sequence[Trial]
-    judged: bool
-    out: Path | None
-    """Folder with what an earlier call has measured."""
+    evaluation: Evaluation
+    scoring: ScoringStage
+    answering: AnsweringStage
+    begun: bool
+    """Whether there are logs."""
+    found: bool = False
+    """Whether something was found in them."""
+    seen: list[TokenizedEpisode] = field(default_factory=list)
+    """Passes that were counted."""
+    _left: dict[str, float] = field(default_factory=dict)
+    """Method -> the share of its scores that is left."""
 
-    def left(self, wanted: int, logs: Iterable[str]) -> float:
-        """The share of so many results that these logs do not have yet."""
-        done = sum(1 for log in logs for _ in log_lines(self.out / log)) if self.out is not None else 0
-        return max(0.0, 1 - done / wanted) if wanted else 0.0
+    def __post_init__(self) -> None:
+        """Descriptions may not be written yet: their keys are known without them."""
+        config, weights = self.config, self.evaluation.weights
+        for name in self.evaluation.methods:
+            if METHODS[name].writes_ahead:
+                self.scoring.describers[name] = Describer.unwritten(weights.of(name), config.description_tokens)
 
     @property
-    def sample(self) -> Sequence[Trial]:
+    def config(self) -> EvaluationConfig:
+        """What is measured."""
+        return self.evaluation.config
+
+    @property
+    def longest(self) -> TokenizedEpisode:
+        """The largest pass that was counted."""
+        return max(self.seen, key=lambda one: one.tokens)
+
+    def left(self, path: Path, kind: type, wanted: Callable[[], Collection[str]], batch: int = 1) -> float:
+        """The share of these results that the evaluation would compute; see `KeyedLog.left`."""
+        if not self.begun:
+            return 1.0
+        share = KeyedLog(path, kind).left(wanted(), batch)
+        self.found = self.found or share < 1
+        return share
+
+    def sample(self, trials: Sequence[Trial]) -> Sequence[Trial]:
         """Some of the trials, from all over the list."""
-        return self.trials[:: max(1, len(self.trials) // _SAMPLE)][:_SAMPLE]
+        return trials[:: max(1, len(trials) // _SAMPLE)][:_SAMPLE]
 
     @property
     def scale(self) -> float:
         """Trials for each one of the sample."""
-        return len(self.trials) / len(self.sample)
-
-    @cached_property
-    def probes(self) -> list[Probe]:
-        """The trials that are measured under variations of their shots."""
-        return build_probes(self.test, self.trials, self.config)
-
-    @cached_property
-    def answered(self) -> Sequence[Trial]:
-        """The trials whose prompts are answered."""
-        return answered_trials(self.trials, self.config, judged=self.judged)
+        return len(self.evaluation.trials) / len(self.sample(self.evaluation.trials))
 
     @cached_property
     def shown(self) -> ShownShots:
         """The shots that the methods see which make something of them."""
-        return ShownShots(self.config, self.trials, self.answered, self.probes)
+        return ShownShots(self.config, self.evaluation.trials, self.answering.trials, self.evaluation.probes)
 
-    def passes(self, view: _View) -> list[TokenizedEpisode]:
-        """What is scored under this view on the trials of the sample."""
-        renderer = self.renderers[view.shown]
-        found = (
-            scored_passes(renderer, trial, self.config, described=view.writes, context=view.context)[0]
-            for trial in self.sample
-        )
-        return self._rendered(view, (part for parts in found for part in parts), self.config.ladder_queries)
+    def scored(self, methods: Sequence[str]) -> _Work:
+        """What is read to score the methods and what they are measured against, also with corrupted descriptions."""
+        read = 0.0
+        for source, views in self.scoring.wanted(methods).items():
+            for view, name in views.items():
+                whole, left = self._scored(source, view, name)
+                self._left[name] = left / whole if whole else 0.0
+                read += left
+        for name in methods:
+            for source, view in self.scoring.corrupted_sides(name):
+                for share in set(self.config.corruption) - {0.0}:
+                    read += self._scored(source, view, name, share)[1]
+        return _Work(read)
 
-    def varied_tokens(self, view: _View) -> float:
-        """Tokens of the robustness measures under this view."""
-        if view.context not in ("shots", "both") or not self.probes:
-            return 0.0
-        parts = varied_passes(self.renderers[view.shown], self.probes[0], self.config, described=view.writes)
-        return len(self.probes) * sum(one.tokens for one in self._rendered(view, iter(parts), None))
+    def _scored(self, source: Source, view: View, name: str, corruption: float = 0.0) -> tuple[float, float]:
+        """Tokens of the scores of these weights, and how many of them are left to be read."""
+        scorer, trials = self.scoring.scorer(source, view, name, corruption)
+        whole = self.scale * sum(self._tokens(scorer, scorer.scored(trial)[0]) for trial in self.sample(trials))
+        left = whole * self.left(self.scoring.margins(name), ScoredEpisode, lambda: scorer.wanted(trials))
+        probes = () if corruption else self.scoring.probes(view)
+        if probes:
+            varied = len(probes) * self._tokens(scorer, scorer.varied(probes[0]))
+            log, whole = self.scoring.variations(name), whole + varied
+            left += varied * self.left(log, ScoredEpisode, lambda: scorer.wanted_variations(probes))
+        return whole, left
+
+    def _tokens(self, scorer: Scorer, parts: Sequence[Pass]) -> float:
+        """Tokens of passes; where something is made of the shots, every number of shots has a pass of its own."""
+        few, renderer = self.config.ladder_queries, scorer.model.renderer
+        if scorer.describer is not None or scorer.model.adaptation is not None:
+            parts = [one for part in parts for one in part.by_rung(few)]
+        if scorer.writes:
+            parts = [
+                replace(part, episode=replace(part.episode, description=self._text if part.episode.shots else ""))
+                for part in parts
+            ]
+        rendered = list(_rendered(lambda part: render_pass(renderer, part, few), parts))
+        self.seen += rendered
+        return sum(one.tokens for one in rendered)
 
     @property
     def _text(self) -> str:
         """In the place of a text that is not written yet, as long as it can be."""
         return " a" * self.config.description_tokens
 
-    def _rendered(self, view: _View, parts: Iterator[Pass], few: int | None) -> list[TokenizedEpisode]:
-        """Passes as tokens; where a method makes something of the shots, every number of shots has one of its own."""
-        renderer = self.renderers[view.shown]
-        if view.maker:
-            parts = (one for part in parts for one in part.by_rung(few))
-        if view.writes:
-            parts = (
-                replace(part, episode=replace(part.episode, description=self._text if part.episode.shots else ""))
-                for part in parts
-            )
-        return list(_rendered(lambda part: render_pass(renderer, part, few), parts))
+    def described(self, row: Method) -> _Work:
+        """What is written ahead to describe users."""
+        describer, sets = self.scoring.describers[row.name], sum(self.shown.described().values())
+        log = self.scoring.descriptions(row.name)
+        left = self.left(log, Described, lambda: describer.wanted(self.scoring.described(row.name)))
+        self._left[row.name] = left
+        return _Work(written=left * sets * self.config.description_tokens)
 
     def adaptation(self, config: RunConfig, row: Method) -> PlannedAdaptation:
         """How often a method makes something of a user's shots, and what that takes."""
         given, training = config.adaptations.get(row.name), config.training.get(row.name)
         kind = row.adaptation
         sets = self.shown.described() if kind is None or row.writes_ahead else self.shown.adapted(kind)
-        renderer = self.renderers[row.shown]
+        renderer = self.evaluation.weights.renderer(row.shown)
 
         def work_of(shots: tuple[Preference, ...]) -> AdaptationWork | None:
             if kind is not None and given is not None:
@@ -267,41 +367,51 @@ class _Counted:
             asked = renderer.render_describing(shots, reserve=self.config.description_tokens)
             return AdaptationWork(len(asked.trunk_ids) + len(asked.prompt_ids))
 
-        return PlannedAdaptation(row.name, sets, self.shown.work(sets, self.sample, work_of))
+        trials = self.sample(self.evaluation.trials)
+        return PlannedAdaptation(row.name, sets, self.shown.work(sets, trials, work_of))
 
-    def answers(self, rows: Sequence[Method], choosing: int) -> tuple[float, float]:
-        """Tokens that are read before all answers, and written as answers.
+    def adapted(self, planned: PlannedAdaptation) -> _Work:
+        """What is left of an adaptation: the share that is left of the scores or descriptions that need it."""
+        work, left = planned.work or AdaptationWork(), self._left[planned.method]
+        return _Work(left * work.read, learned=left * work.learned)
+
+    def answers(self, rows: Sequence[Method], choosing: int) -> _Work:
+        """Tokens that are read before and after answers, and written as answers.
 
         `choosing`: how many readers and reward models choose among answers of the base model.
         """
-        if not self.config.answers:
-            return 0.0, 0.0
-        read = written = 0.0
-        asked = len(asked_prompts(self.answered, self.config))
-        if choosing and (drawn := self.config.best_of):
-            left = self.left(drawn * asked, (f"{BASE}/candidates-{number + 1}.jsonl" for number in range(drawn)))
-            read += left * drawn * self._prompt_tokens("none") * self.scale
-            read += left * choosing * asked * self.config.max_new_tokens
-            written += left * drawn * asked * self.config.max_new_tokens
+        asked, room = len(asked_prompts(self.answering.trials, self.config)), self.config.max_new_tokens
+        work = _Work()
+        for answerer, path in self.answering.candidates() if choosing else ():
+            left = self._unanswered(answerer, "plain", self.answering.trials, path)
+            chosen = choosing * asked * room / self.config.best_of
+            work += _Work(left * (self._prompt_tokens(answerer.model.renderer) + chosen), left * asked * room)
         for row in rows:
-            shown = row.reads_shots
-            samplings = (
-                [one for one in self.config.samplings if one == "plain" or row.guides]
-                if row.name != BASE
-                else ["plain"]
-            )
-            few = len([k for k in self.config.answer_ladder if k < self.config.shots]) if shown else 0
-            streams = few + sum(2 if one == "guided" else 1 for one in samplings)
-            left = self.left((few + len(samplings)) * asked, [f"{row.name}/answers.jsonl"])
-            read += left * streams * self._prompt_tokens(row.shown) * self.scale
-            # The base model reads every answer once more, to measure how fluent it is.
-            read += left * len(samplings) * asked * self.config.max_new_tokens
-            written += left * streams * asked * self.config.max_new_tokens
-        return read, written
+            answerer = self.answering.answerer(row.name, self.scoring.describers.get(row.name))
+            log = self.answering.log(row.name)
+            for sampling, trials in self.answering.wanted(row.name).items():
+                left = self._unanswered(answerer, sampling, trials, log) * (2 if sampling == "guided" else 1)
+                work += _Work(left * self._prompt_tokens(answerer.model.renderer), left * asked * room)
+                work += _Work(self._unmeasured(log, answerer.wanted(trials, sampling)) * room)
+        return work
 
-    def _prompt_tokens(self, context: str) -> int:
-        """Tokens of the prompts of the sample; the shots of a user are read once."""
-        return sum(self._prompt_tokens_of(trial, self.renderers[context]) for trial in self.sample)
+    def _unanswered(self, answerer: Answerer, sampling: str, trials: Sequence[Trial], path: Path) -> float:
+        """The share of these answers that is left to be drawn."""
+        return self.left(path, Answer, lambda: answerer.wanted(trials, sampling), self.config.answer_batch)
+
+    def _unmeasured(self, path: Path, wanted: Collection[str]) -> int:
+        """How many of these answers are not read yet to measure how fluent they are."""
+        if not self.begun:
+            return len(wanted)
+        base, answers = self.evaluation.weights.loadable(None, "none"), KeyedLog(path, Answer)
+        fluency = KeyedLog(self.evaluation.out / "fluency.jsonl", Fluency)
+        return sum(key not in answers or fluency_key(base, answers[key]) not in fluency for key in wanted)
+
+    def _prompt_tokens(self, renderer: EpisodeRenderer) -> float:
+        """Tokens of the prompts that are answered; the shots of a user are read once."""
+        trials = self.answering.trials
+        some = self.sample(trials)
+        return len(trials) / len(some) * sum(self._prompt_tokens_of(trial, renderer) for trial in some)
 
     def _prompt_tokens_of(self, trial: Trial, renderer: EpisodeRenderer) -> int:
         shots, described, room = trial.own.shots, trial.own.description, self.config.max_new_tokens
@@ -310,64 +420,13 @@ class _Counted:
         return sum(len(one.prompt_ids) for one in shown) + max((len(one.trunk_ids) for one in shown), default=0)
 
 
-def _rendered(render: Callable[[S], T], parts: Iterator[S] | Sequence[S]) -> Iterator[T]:
-    """What can be rendered; the others are too long, and left out of the evaluation."""
+def _rendered(render: Callable[[S], T], parts: Iterable[S]) -> Iterator[T]:
+    """What can be rendered; a text that is not written yet may be taken for too long."""
     for part in parts:
         try:
             yield render(part)
         except DataError:
             continue
-
-
-def _renderers(config: EvaluationConfig, model: str | Path) -> dict[str, EpisodeRenderer]:
-    from fspo.modeling.loading import context_length, load_tokenizer
-    from fspo.modeling.rendering import EpisodeRenderer
-
-    tokenizer, limit = load_tokenizer(model), config.max_length or context_length(model)
-    return {
-        context: EpisodeRenderer(tokenizer, context=context, max_length=limit, layout=config.layout)
-        for context in ("none", "shots", "description", "both")
-    }
-
-
-@dataclass(frozen=True)
-class _View:
-    """Some weights, and what they are shown."""
-
-    weights: str
-    """The method that trained them; empty for the base model."""
-    shown: MethodContext
-    """What stands in the context."""
-    context: MethodContext
-    """What they get from the user, in the context or by an adaptation."""
-    maker: str = ""
-    """The method that makes something of the shots, so that every number of shots is scored alone."""
-    writes: bool = False
-    """Whether a text that the method has written stands in the context."""
-
-
-def _views(rows: Sequence[Method]) -> set[_View]:
-    """The weights and what they are shown: of methods, and of what their rewards are measured against.
-
-    See `fspo.evaluation.scoring_stage.ScoringStage.wanted`.
-    """
-    found: set[_View] = set()
-    for row in rows:
-        own, made = row.policy or "", row.describes or row.adaptation is not None
-        gets = row.context if row.adaptation is not None else row.shown
-        view = _View(own, row.shown, gets, row.name if made else "", row.writes)
-        found.add(view)
-        bare = _View(own, "none", "none")
-        if row.reward_reference == "start" and own:
-            start = (row if row.trains else METHODS[own]).starts_from or ""
-            if row.adaptation is None:
-                found.add(replace(view, weights=start))
-            else:
-                shown = UNWRITTEN.get(row.shown, row.shown)
-                found.add(_View(start, shown, shown))
-        else:
-            found.add(bare)
-    return found
 
 
 def _step(

@@ -69,8 +69,8 @@ def _parts(folder: RunFolder, parts: Sequence[str], policy: Existing) -> str:
 
 def _evaluation(folder: RunFolder, parts: Sequence[str], found: _Data, *, again: bool) -> Iterator[str]:
     """What is left of the evaluation, and what that costs, where data and model are there."""
-    config, model = folder.config, place_here(folder.config.model)
-    if EVALUATION not in parts or found is None or model is None:
+    config = folder.config
+    if EVALUATION not in parts or found is None or place_here(config.model) is None:
         return
     from fspo.modeling.quiet import quiet
     from fspo.runs.evaluation_plan import planned_evaluation, sentence
@@ -82,7 +82,7 @@ def _evaluation(folder: RunFolder, parts: Sequence[str], found: _Data, *, again:
     judged = judge is not None or judges_by_language_model(config) or bool(config.evaluation.judges)
     quiet()
     use_free_threads(config)
-    planned = planned_evaluation(config, test, model, judged=judged, out=None if again else folder.evaluation)
+    planned = planned_evaluation(config, test, judged=judged, out=None if again else folder.evaluation)
     if planned is not None:
         yield sentence(planned)
 

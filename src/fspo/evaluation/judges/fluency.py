@@ -14,7 +14,7 @@ from fspo.identity import digest
 from fspo.progress import Progress
 from fspo.records import KeyedLog
 
-__all__ = ["answer_log_probs"]
+__all__ = ["Fluency", "answer_log_probs", "fluency_key"]
 
 _TOGETHER = 8
 """Answers scored in one pass."""
@@ -39,7 +39,7 @@ def answer_log_probs(
         ModelError: a log-prob is not a finite number.
     """
     log = KeyedLog(path, Fluency)
-    keys = [digest([model.fingerprint, model.renderer.identity, answer.prompt, answer.text]) for answer in answers]
+    keys = [fluency_key(model, answer) for answer in answers]
     # Always the same batches, each scored whole: the last digits of a value depend on what else is in its batch.
     distinct = dict(zip(keys, answers, strict=True))
 
@@ -48,6 +48,11 @@ def answer_log_probs(
 
     log.complete(distinct, score, batch=_TOGETHER, title="Measuring fluency", progress=progress)
     return [log[key].log_prob for key in keys]
+
+
+def fluency_key(model: LoadableModel, answer: Answer) -> str:
+    """The key of an answer's fluency in its log."""
+    return digest([model.fingerprint, model.renderer.identity, answer.prompt, answer.text])
 
 
 def _score(model: LoadableModel, answers: Sequence[Answer]) -> list[float]:

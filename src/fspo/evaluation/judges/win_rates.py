@@ -168,22 +168,29 @@ class Answerer:
 
         A `sampling` may say by `@k` how many shots the trials hold; its random numbers are those of the full one.
         """
-        config, guided = self.config, sampling.partition("@")[0] == "guided"
-        drawn = [getattr(config, name) for name in _DRAWN]
-        drawn += [config.guidance, config.plausibility] if guided else []
-        settings = json.dumps([self.model.key, self.model.renderer.context, sampling, *drawn])
-        settings += self.describer.key if self.describer else ""
-        wanted = {
-            draw_by(settings, trial.key, item, query.prompt, place // config.answer_batch)[:16]: (trial, item, query)
-            for place, (trial, item, query) in enumerate(asked_prompts(trials, config))
-        }
+        config, guided = self.config, _is_guided(sampling)
 
         def generate(batch: Sequence[_Asked]) -> list[Answer]:
             return self._generate(batch, sampling, config.guidance if guided else 0.0)
 
-        title = f"Answering, {self.method} {sampling}"
-        log = KeyedLog(path, Answer)
+        title, log, wanted = (
+            f"Answering, {self.method} {sampling}",
+            KeyedLog(path, Answer),
+            self.wanted(trials, sampling),
+        )
         return log.complete(wanted, generate, batch=config.answer_batch, title=title, progress=self.progress)
+
+    def wanted(self, trials: Sequence[Trial], sampling: str) -> dict[str, _Asked]:
+        """The key of each answer in its log -> what it answers."""
+        config, guided = self.config, _is_guided(sampling)
+        drawn = [getattr(config, name) for name in _DRAWN]
+        drawn += [config.guidance, config.plausibility] if guided else []
+        settings = json.dumps([self.model.key, self.model.renderer.context, sampling, *drawn])
+        settings += self.describer.key if self.describer else ""
+        return {
+            draw_by(settings, trial.key, item, query.prompt, place // config.answer_batch)[:16]: (trial, item, query)
+            for place, (trial, item, query) in enumerate(asked_prompts(trials, config))
+        }
 
     def _generate(self, batch: Sequence[_Asked], sampling: str, guidance: float) -> list[Answer]:
         from fspo.modeling.answering import Prompt
@@ -205,6 +212,10 @@ class Answerer:
             )
             for (trial, item, query), reply in zip(batch, replies, strict=True)
         ]
+
+
+def _is_guided(sampling: str) -> bool:
+    return sampling.partition("@")[0] == "guided"
 
 
 def asked_prompts(trials: Iterable[Trial], config: EvaluationConfig) -> list[_Asked]:

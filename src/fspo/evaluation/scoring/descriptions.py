@@ -46,6 +46,15 @@ class Describer:
     supply: tuple[tuple[Preference, ...], ...] = ()
     """The shots of every user, whose descriptions these words are taken from."""
 
+    @classmethod
+    def unwritten(cls, model: LoadableModel, tokens: int) -> Describer:
+        """Of descriptions of at most so many tokens that these weights have not written yet."""
+        return cls(f"{model.key}/{tokens}", {})
+
+    def wanted(self, shots: Iterable[Sequence[Preference]]) -> dict[str, Sequence[Preference]]:
+        """The key of each description in its log -> the shots that it is written from; equal sets once."""
+        return {f"{self.key}/{_digest(own)}": own for own in shots if own}
+
     def __call__(self, shots: Sequence[Preference]) -> str:
         """The description; empty without shots."""
         text = self.of(shots).text
@@ -111,15 +120,14 @@ def describe_all(
 
     Equal sets are described once, empty ones never. `path` is `descriptions.jsonl`, where a killed run resumes.
     """
-    key = f"{model.key}/{max_new_tokens}"
-    log = KeyedLog(path, Described)
-    wanted = {f"{key}/{_digest(own)}": own for own in shots if own}
+    describer = Describer.unwritten(model, max_new_tokens)
+    log, wanted = KeyedLog(path, Described), describer.wanted(shots)
 
     def write(batch: Sequence[Sequence[Preference]]) -> list[Described]:
         return _write(model, batch, max_new_tokens)
 
     log.complete(wanted, write, batch=_TOGETHER, title=f"Describing, {name}", progress=progress)
-    return Describer(key, {_digest(own): log[place] for place, own in wanted.items()})
+    return replace(describer, written={_digest(own): log[key] for key, own in wanted.items()})
 
 
 def _write(model: LoadableModel, batch: Sequence[Sequence[Preference]], max_new_tokens: int) -> list[Described]:

@@ -153,17 +153,13 @@ class Scorer:
         Raises:
             ModelError: a log-prob is not a finite number.
         """
-        config, renderer, described = self.config, self.model.renderer, self._writes
-        context = self.model.context
-        depth = (config.rungs, config.ladder_queries, config.mirrored_ladder, config.max_length)
-        key = self._key(f"{context}/{depth}/{_conditions(context, config)}")
 
         def plan(trial: Trial) -> tuple[Trial, list[Pass], int]:
-            return trial, *scored_passes(renderer, trial, config, described=described, context=context)
+            return trial, *self.scored(trial)
 
-        scored = self._complete({f"{trial.key}/{key}": trial for trial in trials}, plan, path, "Scoring")
+        scored = self._complete(self.wanted(trials), plan, path, "Scoring")
         rows, dropped = (row for one in scored for row in one.rows), sum(one.dropped_shots for one in scored)
-        return Scores(context, rows, dropped_shots=dropped, described=described)
+        return Scores(self.model.context, rows, dropped_shots=dropped, described=self.writes)
 
     def vary(self, probes: Sequence[Probe], path: Path) -> list[Score]:
         """Score every probe at the full shot count under its variations; `path` is `variations.jsonl`.
@@ -171,17 +167,36 @@ class Scorer:
         Raises:
             ModelError: a log-prob is not a finite number.
         """
-        config, renderer, described = self.config, self.model.renderer, self._writes
-        key = self._key(f"{self.model.context}/{config.shots}/{config.max_length}")
 
         def plan(probe: Probe) -> tuple[Trial, list[Pass], int]:
-            return probe.trial, varied_passes(renderer, probe, config, described=described), 0
+            return probe.trial, self.varied(probe), 0
 
-        wanted = {f"{probe.key(config)}/{key}": probe for probe in probes}
-        return [row for one in self._complete(wanted, plan, path, "Varying the shots for") for row in one.rows]
+        scored = self._complete(self.wanted_variations(probes), plan, path, "Varying the shots for")
+        return [row for one in scored for row in one.rows]
+
+    def wanted(self, trials: Sequence[Trial]) -> dict[str, Trial]:
+        """The key of each result of `score` in its log -> the trial."""
+        config, context = self.config, self.model.context
+        depth = (config.rungs, config.ladder_queries, config.mirrored_ladder, config.max_length)
+        key = self._key(f"{context}/{depth}/{_conditions(context, config)}")
+        return {f"{trial.key}/{key}": trial for trial in trials}
+
+    def wanted_variations(self, probes: Sequence[Probe]) -> dict[str, Probe]:
+        """The key of each result of `vary` in its log -> the probe."""
+        key = self._key(f"{self.model.context}/{self.config.shots}/{self.config.max_length}")
+        return {f"{probe.key(self.config)}/{key}": probe for probe in probes}
+
+    def scored(self, trial: Trial) -> tuple[list[Pass], int]:
+        """What a trial is scored under, and how many shots are left out for that; see `scored_passes`."""
+        context, renderer = self.model.context, self.model.renderer
+        return scored_passes(renderer, trial, self.config, described=self.writes, context=context)
+
+    def varied(self, probe: Probe) -> list[Pass]:
+        """What a probe is scored under; see `varied_passes`."""
+        return varied_passes(self.model.renderer, probe, self.config, described=self.writes)
 
     @property
-    def _writes(self) -> bool:
+    def writes(self) -> bool:
         """Whether a description stands in the context that is not the user's own."""
         return self.describer is not None or self.model.describes
 

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 
 from fspo.errors import DataError
 from fspo.evaluation.config import EvaluationConfig
-from fspo.evaluation.scoring.eval_episodes import Trial
+from fspo.evaluation.scoring.eval_episodes import Trial, build_trials
 from fspo.evaluation.scoring.logprob_scores import AROUND_DESCRIPTION
 from fspo.methods.table import METHODS, MethodContext
-from fspo.modeling.fitting import LongRows, Room
+from fspo.modeling.fitting import LongRows, Room, fitted
 from fspo.modeling.rendering import EpisodeRenderer
+from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.types import Episode, Preference
 
-__all__ = ["fitting_trials", "rooms_of"]
+__all__ = ["fitting_trials", "measured_trials", "rooms_of"]
 
 
 def rooms_of(
@@ -27,6 +28,37 @@ def rooms_of(
     shown = {(METHODS[name].shown, METHODS[name].writes) for name in methods}
     shown |= {("none", False)} if config.answers else set()
     return [Room(renderer(context), answer, drafted if describes else 0) for context, describes in sorted(shown)]
+
+
+def measured_trials(
+    config: EvaluationConfig,
+    dataset: PreferenceDataset,
+    methods: Collection[str],
+    renderer: Callable[[MethodContext], EpisodeRenderer],
+    *,
+    trials: Sequence[Trial] | None = None,
+    say: Callable[[str], object],
+) -> tuple[list[Trial], int]:
+    """The trials that every method can read, and how many preferences were left out for that, which is said.
+
+    `trials` are by default drawn from the dataset as `config` says.
+
+    Raises:
+        DataError: preferences are too long and refused, or a user has too few that are not.
+    """
+    rooms = rooms_of(config, methods, renderer)
+    if trials is not None:
+        found, too_long = fitting_trials(trials, rooms, config.long_rows)
+        said = [f"Left out: {too_long} queries that some method can't read whole."] if too_long else []
+    else:
+        read = fitted(dataset, rooms, config.long_rows, setting="evaluation.long_rows", file="The test part")
+        with read.explaining("the test part"):
+            found = build_trials(read.dataset, config)
+        said, too_long = read.said("the test part"), len(read.left_out)
+        found, _ = fitting_trials(found, rooms, "leave-out")
+    for line in said:
+        say(line)
+    return found, too_long
 
 
 def fitting_trials(trials: Sequence[Trial], rooms: Sequence[Room], long: LongRows) -> tuple[list[Trial], int]:

@@ -104,10 +104,7 @@ class Weights:
             DataError: a policy folder does not exist.
         """
         for name, folder in policies.items():
-            if method(name).trains and folder is None:
-                raise ConfigError(f"The method '{name}' has no policy to evaluate; train it first, or leave it out.")
-            if folder is not None and not folder.is_dir():
-                raise DataError(f"{folder}, the policy of '{name}', does not exist; run `fspo train` first.")
+            self.check(name, folder)
         self.model = model
         self._policies = dict(policies)
         self._dtype, self._max_length, self._layout = dtype, max_length, layout
@@ -117,6 +114,13 @@ class Weights:
         self._renderers: dict[str, EpisodeRenderer] = {}
         self._adapting: dict[str, Adaptation] = {}
         """Of the weights that are loaded."""
+
+    def check(self, name: str, folder: Path | None) -> None:
+        """Check that a method's weights can be found."""
+        if method(name).trains and folder is None:
+            raise ConfigError(f"The method '{name}' has no policy to evaluate; train it first, or leave it out.")
+        if folder is not None and not folder.is_dir():
+            raise DataError(f"{folder}, the policy of '{name}', does not exist; run `fspo train` first.")
 
     def source(self, name: str) -> Source:
         """A method's own weights."""
