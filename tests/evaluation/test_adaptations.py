@@ -8,10 +8,17 @@ from typing import Any
 
 import pytest
 
+from fspo.evaluation.context import Evaluation
+from fspo.evaluation.scoring.eval_episodes import build_trials
 from fspo.evaluation.scoring.weights import Weights
+from fspo.evaluation.scoring_stage import ScoringStage
 from fspo.files import read_json, read_jsonl
 from fspo.methods.adaptation import AdaptationRow
+from fspo.methods.adapted_policy import AdaptedPolicy
 from fspo.methods.policies.ttt import TestTimeTraining
+from fspo.methods.table import ADAPTATIONS
+from fspo.progress import Silent
+from tests.evaluation.helpers import small_dataset
 from tests.evaluation.running import CONFIG, runner
 
 TTT = AdaptationRow("ttt", TestTimeTraining, {"steps": 2, "learning_rate": 0.01, "episodes": "bare"})
@@ -72,3 +79,27 @@ def test_other_settings_are_other_scores(tiny_model_path: Path) -> None:
 
     assert key(TTT) == key(dataclasses.replace(TTT))
     assert key(TTT) != key(AdaptationRow("ttt", TestTimeTraining, {**TTT.given, "steps": 3}))
+
+
+@pytest.mark.parametrize("name", ["ttt", "steering", "summary"])
+@pytest.mark.parametrize("start", ["fspo", ""])
+def test_a_reward_in_python_is_that_of_the_evaluation(
+    policies: dict[str, Path | None], tiny_model_path: Path, tmp_path: Path, name: str, start: str
+) -> None:
+    """Of a policy that sees the shots, nothing, or a text that it writes; of trained weights and of a model."""
+    rows = {name: AdaptationRow(name, ADAPTATIONS[name], {"steps": 2} if name == "ttt" else {})}
+    given = {"users": 1, "ladder": (), "label_flip": False, "user_swap": False, "answers": 0}
+    config = CONFIG.model_copy(update=given)
+    test = small_dataset("test")
+    (trial,) = build_trials(test, config)
+    place = policies.get(start)
+    weights = Weights(str(tiny_model_path), {name: place}, dtype="float32", max_length=None, adaptations=rows)
+    stage = ScoringStage(Evaluation(config, test, [trial], [name], weights, tmp_path, Silent()))
+    stage.describe([name])
+    for source, views in stage.wanted([name]).items():
+        stage.score(source, views)
+    measured = stage.rewards(name).margins("reference", config.shots)
+    policy = AdaptedPolicy.adapt(place or tiny_model_path, name, rows[name].given)
+    for number, query in enumerate(trial.own.queries):
+        chosen, rejected = policy.reward(trial.own.shots, query.prompt, [query.chosen, query.rejected])
+        assert chosen - rejected == pytest.approx(measured[trial.user, trial.item(number)], abs=2e-3)

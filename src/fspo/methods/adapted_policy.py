@@ -19,14 +19,14 @@ from fspo.errors import ConfigError, DataError
 from fspo.methods.adaptation import Adaptation, AdaptationRow
 from fspo.methods.table import ADAPTATIONS, METHODS
 from fspo.modeling.answering import Prompt, Reply, answer_per_user, stream_answer
-from fspo.modeling.layouts import DEFAULT_LAYOUT, EARLIER_LAYOUT, LayoutName
+from fspo.modeling.layouts import LayoutName
 from fspo.modeling.loading import load_model
 from fspo.modeling.model_names import policy_in
 from fspo.modeling.policies import is_policy, load_policy, read_card
 from fspo.modeling.policy import NO_LABELS, Policy, SamplingOptions, renderer_of, sampling_of
 from fspo.modeling.sharing import PolicyWeights
 from fspo.preferences.formats import person_of
-from fspo.preferences.types import Preference
+from fspo.preferences.types import Person, Preference
 
 if TYPE_CHECKING:
     from fspo.preferences.formats import PersonLike
@@ -39,7 +39,9 @@ class AdaptedPolicy(Policy):
     """A policy that a method's own code changes for each person, such as that of `p-rlhf` or `ttt`.
 
     It answers and ranks as every `Policy` does. All that it knows of a person comes from the preferences: descriptions
-    are not shown. There is no guidance, which would need the policies of two people at once.
+    are not shown. Its reward is measured against the same reference as in an evaluation: the weights that training
+    started from, which see the shots that the policy sees; or, of a model that was not trained, the bare model. There
+    is no guidance, which would need the policies of two people at once.
 
     Attributes:
         row: the method and its settings.
@@ -58,35 +60,28 @@ class AdaptedPolicy(Policy):
     ) -> None:
         """Made by `adapt`; nothing is loaded yet.
 
-        Args:
-            place: the folder of the policy that the method trained or changes, or the name of a model.
-            row: the method and its settings.
-            shots: how many preferences are used at most; by default all.
-            layout: how shots are shown; by default as in training, and `conversation` where nothing was trained.
-            max_length: most tokens that are read at once, with the answer.
-            dtype: float32, bfloat16 or float16.
-            device: by default CUDA where there is one.
+        `place` is the folder of the policy that the method trained or changes, or the name of a model; `row` is the
+        method with its settings. The others are those of `Policy.load`, but by default all preferences are used.
 
         Raises:
-            ConfigError: a setting of the method is wrong, or the model can't read `max_length` tokens.
+            ConfigError: a setting of the method is wrong, or one of `Policy.load`.
             ModelError: there is no such model.
         """
-        card = read_card(Path(place)) if is_policy(place) else None
-        training: dict[str, Any] = dict(card.details.get("training") or {}) if card is not None else {}
-        usual = training.get("layout", EARLIER_LAYOUT) if training else DEFAULT_LAYOUT
-        longest = training.get("max_length") if max_length is None else max_length
+        weights = PolicyWeights(place, dtype, device)
+        training: dict[str, Any] = (weights.card.details.get("training") if weights.card else None) or {}
         super().__init__(
             self._enter_plain,
-            renderer_of(place, longest, layout or usual).with_context(row.kind.in_context),
-            reference=self._enter_start,
+            renderer_of(place, training, layout=layout, max_length=max_length).with_context(row.kind.in_context),
+            # What a policy learned shows against what its training started from, whatever its objective was.
+            reference=self._enter_start if weights.card else None,
             base=self._base_policy,
-            training={**training, "describe": "none", "reference": "none"},
-            weights=PolicyWeights(place, dtype, device),
+            training={**training, "describe": "none", "objective": ""},
+            weights=weights,
             **({} if shots is None else {"shots": shots}),
         )
         self.row = row
         self._settings = row.settings  # a wrong one is an error before anything is loaded
-        self._place, self._card, self._dtype, self._device = place, card, dtype, device
+        self._weights = weights
 
     @classmethod
     def adapt(
@@ -135,8 +130,13 @@ class AdaptedPolicy(Policy):
         Raises:
             ModelError: the weights, or those of the method beside them, can't be loaded.
         """
-        folder = None if self._card is None else Path(self._place)
-        return self.row.kind(self._settings, self._loaded, self.renderer, folder)
+        return self.row.kind(self._settings, self._loaded, self.renderer, self._weights.folder)
+
+    def shown(
+        self, person: Person, prompt: PromptLike, description: str | None = None, *, mirrored: bool = False
+    ) -> Prompt:
+        """As of `Policy`, without any description."""
+        return super().shown(person, prompt, "", mirrored=mirrored)
 
     def generate_batch(
         self,
@@ -207,29 +207,32 @@ class AdaptedPolicy(Policy):
     @cached_property
     def _loaded(self) -> Any:
         """The weights, without anything of a person."""
-        if self._card is None:
-            model: Any = load_model(self._place, dtype=self._dtype, device=self._device)
+        name, dtype, device = self._weights.name, self._weights.dtype, self._weights.device
+        if self._weights.card is None:
+            model: Any = load_model(name, dtype=dtype, device=device)
             return model.eval()
         adapters: Any = "switchable" if self.row.kind.keeps_adapters else "merged"
-        return load_policy(Path(self._place), adapters=adapters, dtype=self._dtype, device=self._device)
+        return load_policy(Path(name), adapters=adapters, dtype=dtype, device=device)
 
     def _base_policy(self) -> Policy:
         """The base model, in the same memory where it can be had without the policy's adapters."""
-        renderer, weights = self.renderer.with_context("both"), self.weights
-        if self._card is None or self.row.kind.keeps_adapters or weights is None:
+        renderer, weights = self.renderer.with_context("both"), self._weights
+        if weights.card is None or self.row.kind.keeps_adapters:
             return Policy(self._enter_start, renderer)
-        base = PolicyWeights(weights.base_name, self._dtype, self._device)
+        base = PolicyWeights(weights.base_name, weights.dtype, weights.device)
         return Policy(base.policy, renderer, weights=base)
 
     def _enter_plain(self) -> AbstractContextManager[torch.nn.Module]:
         """The policy while no person is entered."""
         return nullcontext(self._loaded)
 
+    def _enter_start(self) -> AbstractContextManager[torch.nn.Module]:
+        """What the policy's training started from, in the same memory where it can; of a model, the model itself."""
+        if self._weights.card is None:
+            return nullcontext(self._loaded)
+        return self._without_newest() if self.row.kind.keeps_adapters else self._weights.start()
+
     @contextmanager
-    def _enter_start(self) -> Iterator[torch.nn.Module]:
-        """What the method's own training started from, or else the weights that it changes."""
-        if not self.row.kind.keeps_adapters:
-            yield self._loaded
-            return
+    def _without_newest(self) -> Iterator[torch.nn.Module]:
         with self._loaded.disable_adapter():
             yield self._loaded

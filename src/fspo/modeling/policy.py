@@ -156,9 +156,7 @@ class Policy:
         if weights.card:
             check_whole(Path(weights.name))
         training: dict[str, Any] = details.get("training") or {}
-        longest = training.get("max_length") if max_length is None else max_length
-        layout = layout or (training.get("layout", EARLIER_LAYOUT) if training else DEFAULT_LAYOUT)
-        renderer = renderer_of(weights.name, longest, layout)
+        renderer = renderer_of(weights.name, training, layout=layout, max_length=max_length)
 
         def base() -> Policy:
             return cls(
@@ -551,8 +549,18 @@ def sampling_of(options: SamplingOptions) -> Sampling:
     return Sampling(**settings)
 
 
-def renderer_of(name: str | Path, max_length: int | None, layout: LayoutName) -> EpisodeRenderer:
-    """Renders for a model by its name, after a check that it can read all that its tokenizer makes."""
+def renderer_of(
+    name: str | Path, training: Mapping[str, Any], *, layout: LayoutName | None, max_length: int | None
+) -> EpisodeRenderer:
+    """Renders for a policy or a model by its name, by default as in its training (empty: it was not trained).
+
+    Raises:
+        ConfigError: the model can't read `max_length` tokens.
+        ModelError: there is no such model, or it can't read all that its tokenizer makes.
+    """
     tokenizer = load_tokenizer(name)
     check_vocabulary(tokenizer, rows_of(name), str(name))
-    return EpisodeRenderer(tokenizer, max_length=reading_limit(max_length, context_length(name)), layout=layout)
+    longest = training.get("max_length") if max_length is None else max_length
+    limit = reading_limit(longest, context_length(name))
+    usual = training.get("layout", EARLIER_LAYOUT) if training else DEFAULT_LAYOUT
+    return EpisodeRenderer(tokenizer, max_length=limit, layout=layout or usual)
