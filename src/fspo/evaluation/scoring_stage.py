@@ -164,7 +164,7 @@ class ScoringStage:
             ),
             *(varied_passes(model.renderer, probe, config, described=True) for probe in evaluation.probes),
         ]
-        return shots + [one.episode.first_shots(k).shots for passes in shown for one in passes for k in one.rungs]
+        return [*shots, *(one.episode.first_shots(k).shots for passes in shown for one in passes for k in one.rungs)]
 
     def scorer(self, source: Source, view: View, name: str, corruption: float = 0.0) -> tuple[Scorer, Sequence[Trial]]:
         """What scores the trials; with `corruption` only at the full shot count, given a corrupted description."""

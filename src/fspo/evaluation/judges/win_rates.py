@@ -173,12 +173,10 @@ class Answerer:
         def generate(batch: Sequence[_Asked]) -> list[Answer]:
             return self._generate(batch, sampling, config.guidance if guided else 0.0)
 
-        title, log, wanted = (
-            f"Answering, {self.method} {sampling}",
-            KeyedLog(path, Answer),
-            self.wanted(trials, sampling),
+        title, wanted = f"Answering, {self.method} {sampling}", self.wanted(trials, sampling)
+        return KeyedLog(path, Answer).complete(
+            wanted, generate, batch=config.answer_batch, title=title, progress=self.progress
         )
-        return log.complete(wanted, generate, batch=config.answer_batch, title=title, progress=self.progress)
 
     def wanted(self, trials: Sequence[Trial], sampling: str) -> dict[str, _Asked]:
         """The key of each answer in its log -> what it answers."""
