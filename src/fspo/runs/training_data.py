@@ -52,8 +52,8 @@ def other_parts(config: RunConfig) -> list[TrainingPart]:
     for place in config.also_train:
         if not place.exists():
             raise ConfigError(
-                f"also_train: there is no folder {place}; make it with `fspo synth` from the configuration of that "
-                "data, or correct the path."
+                f"also_train: there is no folder {place}; make it with `fspo synth {_maker(place)}`, or correct the "
+                "path."
             )
         if not (place / "splits.json").is_file():
             raise ConfigError(
@@ -63,6 +63,12 @@ def other_parts(config: RunConfig) -> list[TrainingPart]:
         other = PreferenceDataset.load(place)
         parts.append(TrainingPart(place, other, Splits.load(place / "splits.json").part(other, "train")))
     return parts
+
+
+def _maker(place: Path) -> str:
+    """The configuration that makes the data of `runs/NAME/data`, where the repository has one of that name."""
+    file = Path("configs") / f"{place.parent.name}.yaml"
+    return str(file) if place.name == "data" and file.is_file() else "CONFIG"
 
 
 def merged(parts: Sequence[TrainingPart]) -> PreferenceDataset:
