@@ -242,6 +242,14 @@ def test_a_test_part_that_is_too_small_is_enlarged_by_the_command_that_is_named(
     assert len(Splits.load(folder / "splits.json").users["test"]) == 2
 
 
+def test_too_few_questions_for_both_parts_are_no_matter_of_their_division(tmp_path: Path) -> None:
+    folder = tmp_path / "ratings"
+    assert fspo("import", jsonl(tmp_path / "r.jsonl", rows(users=12, questions=20)), folder).exit_code == 0
+    assert fspo("split", folder, "--test-users", 0.167).exit_code == 0
+    said = fspo("validate", folder, "--shots", 8, "--queries", 4).stderr
+    assert "`" not in said and "collect preferences on more questions" in said
+
+
 @pytest.mark.parametrize("option", ["--test-users", "--test-questions", "--validation"])
 @pytest.mark.parametrize("share", ["20", "-1", "nan"])
 def test_a_share_is_from_0_to_1(tmp_path: Path, option: str, share: str) -> None:

@@ -380,30 +380,30 @@ def check_episodes_of(folder: Path, dataset: PreferenceDataset, shots: int, quer
         try:
             EpisodeSampler(part, shots=shots, queries=queries, seed=0, users=users)
         except TooFewPreferences as error:
-            proposed = larger_test(folder, splits, error) if split == "test" else ""
-            remedy = (
-                f"hold out more questions: `{proposed}`"
-                if proposed
-                else ("divide the data with other shares (`fspo data split --overwrite`)")
-            )
+            remedy = "divide the data with other shares (`fspo data split --overwrite`)"
+            if split == "test":
+                proposed = larger_test(folder, splits, error, kept=shots + queries)
+                more = "collect preferences on more questions"
+                remedy = f"hold out more questions: `{proposed}`" if proposed else more
             raise DataError(
                 f"In the {'training' if split == 'train' else split} part: {error.facts} Lower --shots or --queries, "
                 f"or {remedy}."
             ) from error
 
 
-def larger_test(folder: Path, splits: Splits, error: TooFewPreferences) -> str:
+def larger_test(folder: Path, splits: Splits, error: TooFewPreferences, *, kept: int = 0) -> str:
     """The command that holds out enough questions for the users of the test part; empty where none does.
 
     Args:
         folder: the dataset; if it has a `splits.json`, the command holds out as many users as that.
         splits: how the dataset is divided now.
         error: who has too few in the test part.
+        kept: how many questions the training part needs.
     """
     everything = sum(map(len, splits.questions.values()))
     there = min(user.unrelated for user in error.short)
     share = len(splits.questions["test"]) / max(everything, 1) * error.needed / max(there, 1)
-    if not there or share > _MOST_HELD_OUT:
+    if not there or share > _MOST_HELD_OUT or (1 - share) * everything < kept:
         return ""
     return _split_command(folder, splits, {"test-questions": math.ceil(round(100 * share, 6)) / 100})
 
