@@ -19,12 +19,12 @@ from fspo.cli.main import app
 from fspo.errors import ConfigError
 from fspo.files import read_json, read_jsonl
 from fspo.progress import PlainProgress
-from fspo.training import api, train
+from fspo.training import api, losses, train
 from fspo.training.config import TrainingConfig
 from fspo.training.train import TRAINING_FILE
 from tests.training.helpers import small_dataset
 from tests.training.test_api import others
-from tests.training.test_train import figures, same, weights
+from tests.training.test_train import figures, interrupted_after, same, weights
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "training.md"
 
@@ -132,6 +132,30 @@ def test_callbacks_see_every_step_and_can_end_the_training(tiny_model_path: Path
 def test_what_is_no_callback_is_refused(tiny_model_path: Path, tmp_path: Path, callbacks: Any) -> None:
     with pytest.raises(ConfigError, match="must be a list of transformers' TrainerCallback"):
         watched(tiny_model_path, tmp_path / "out", callbacks=callbacks)
+
+
+@pytest.mark.parametrize(
+    ("settings", "warned"),
+    [
+        ({"target": 6.0, "bias_weight": 0.3}, True),
+        ({"target": 100.0}, False),
+        ({"contrast": "logistic"}, False),
+    ],
+)
+def test_a_target_below_the_effect_before_training_is_told_once(
+    tiny_model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], warned: bool
+) -> None:
+    of_pass = losses.figures
+    monkeypatch.setattr("fspo.training.trainer.figures", lambda *given: {**of_pass(*given), "effect": 70.0})
+    said = io.StringIO()
+    contrast = {"objective": "mirrored-contrast", "save_every": 2, **settings}
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        interrupted_after(patch, 2)
+        watched(tiny_model_path, tmp_path / "out", said, **contrast).train()
+    watched(tiny_model_path, tmp_path / "out", said, **contrast).train()
+    assert [record["step"] for record in figures(tmp_path / "out")] == [1, 2, 3, 4]
+    assert said.getvalue().count("The labels' effect is 70 nats in step 1, above the target of 6:") == warned
+    assert said.getvalue().count("Set target above") == warned
 
 
 def test_own_metrics_join_every_evaluation_and_change_nothing(

@@ -1,4 +1,4 @@
-"""What happens beside the steps of a training: checkpoints by time, and a look at the speed of the first steps."""
+"""What happens beside the steps of a training: checkpoints by time, and a look at the first steps."""
 
 from __future__ import annotations
 
@@ -10,7 +10,33 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from fspo.training.processes import agreed
 
-__all__ = ["FirstSteps", "SaveByTime"]
+__all__ = ["FirstEffect", "FirstSteps", "SaveByTime"]
+
+
+class FirstEffect(TrainerCallback):
+    """Says after the first step that the labels' effect is above the target already, where it is."""
+
+    def __init__(self, say: Callable[[str], object], target: float) -> None:
+        """`target` in nats, as in the settings."""
+        self._say, self._target = say, target
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: Mapping[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Compare the effect of step 1, whose weights are those before training; a resumed training has no step 1."""
+        effect = (logs or {}).get("effect", 0.0)
+        if state.global_step == 1 and effect > self._target:
+            self._say(
+                f"The labels' effect is {effect:.3g} nats in step 1, above the target of {self._target:g}: training "
+                "will shrink it, and the reward against a reference model that sees the shots may rank pairs the wrong "
+                f"way. Set target above {effect:.3g}, or contrast: direction, which leaves the size free but needs "
+                "target: observer and responses above 2."
+            )
 
 
 class FirstSteps(TrainerCallback):

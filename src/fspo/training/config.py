@@ -82,7 +82,8 @@ class TrainingConfig(BaseModel):
         default=2.0,
         description="mirrored-contrast, squared: the effect of the labels to aim at, in nats. `observer`: the "
         "log-odds that an ideal observer gives the label after the same shots; the users' traits "
-        "must be known.",
+        "must be known. Set a number above the effect before training, which is the `effect` of step 1 in "
+        "`metrics.jsonl`: the loss shrinks a larger effect.",
     )
     observer_scale: float = Field(
         default=1.5, gt=0, description="target observer: nats of effect for one nat of the observer's log-odds."
@@ -260,6 +261,12 @@ class TrainingConfig(BaseModel):
     def follows_observer(self) -> bool:
         """Whether the effects aimed at are an ideal observer's."""
         return self.objective == "mirrored-contrast" and self.target == "observer"
+
+    @property
+    def constant_target(self) -> float | None:
+        """The effect that all pairs are pulled to, in nats; None where their effects are free or an observer's."""
+        pulled = self.objective == "mirrored-contrast" and self.contrast == "squared"
+        return self.target if pulled and self.target != "observer" else None
 
     @property
     def needs_reference(self) -> bool:

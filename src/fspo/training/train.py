@@ -32,6 +32,7 @@ from fspo.printing import counted
 from fspo.progress import Progress, Silent
 from fspo.training.adapters import frozen_copy, prepare_weights
 from fspo.training.arguments import check_trackers
+from fspo.training.callbacks import FirstEffect
 from fspo.training.checkpoints import newest_checkpoint, read_record
 from fspo.training.companion import COMPANION, Companion, attach, save_companion
 from fspo.training.config import SMOOTHED, TrainingConfig
@@ -493,6 +494,8 @@ class Training:
             trim_metrics(self.out, done)
             forget_best(self.out / CHECKPOINTS_FOLDER, done)
         trainer.course = Course.read(self.out / METRICS_FILE, done)
+        if (target := self.config.constant_target) is not None:
+            trainer.add_callback(FirstEffect(progress.say, target))
         name = f"Training {self.method or self.config.objective}"
         with progress.task(name, self.config.steps, done) as task, self._logs():
             trainer.listener = task
