@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import shutil
@@ -97,6 +98,8 @@ def test_a_model_card_tells_what_was_made_of_what() -> None:
     text = model_card(row, config, {})
     assert "Not evaluated yet." in text
     assert "the policy `pref-ft` of the same run" in text
+    from_base = model_card(row.from_base(), config, {})
+    assert "Starts from: the base model" in from_base and "Pref-FT" not in from_base
     estimate = Estimate(0.75, 0.7, 0.8, users=9, items=90)
     text = model_card(row, config, {"fspo": {"reward_accuracy": estimate, "win_rate": replace(estimate, low=None)}})
     assert "| Reward accuracy | 75.0% | 70.0% to 80.0% |" in text
@@ -111,12 +114,16 @@ def test_a_model_card_tells_what_was_made_of_what() -> None:
 def test_the_model_card_says_what_the_policy_reads(tiny_model_path: Path, name: str, layout: LayoutName) -> None:
     row = METHODS[name]
     text = model_card(row, load_config(ROOT / "configs/tiny.yaml", [f"layout={layout}"]), {})
-    [shown] = re.findall(r"^```json\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    blocks = [ast.parse(block) for block in re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)]
+    [shown] = [
+        ast.literal_eval(line.value)
+        for block in blocks
+        for line in block.body
+        if isinstance(line, ast.Assign) and ast.unparse(line.targets[0]) == "messages"
+    ]
     renderer = EpisodeRenderer(load_tokenizer(tiny_model_path), context=row.context, layout=layout)
     shots = [Preference("ann", f"QUESTION {n}", f"LIKED {n}", f"DISLIKED {n}") for n in (1, 2)]
-    assert json.loads(shown) == renderer.messages(shots, "PROMPT", "DESCRIPTION")
-    for block in re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
-        compile(block, "card", "exec")
+    assert shown == renderer.messages(shots, "PROMPT", "DESCRIPTION")
 
 
 def test_a_folder_without_a_model_is_not_to_be_pulled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -115,6 +115,18 @@ def test_the_policy_has_a_card_that_names_no_folder(
         assert "Policy.load" in text and "AutoPeftModelForCausalLM" in text
 
 
+@pytest.mark.filterwarnings("ignore:::peft", "ignore:`is_gradient_checkpointing`:FutureWarning")  # of peft's own
+def test_the_code_of_the_card_answers_without_fspo(trained: FSPOTrainer, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = Path(trained.args.output_dir)
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    _, alone = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    assert "fspo" not in alone
+    names: dict[str, Any] = {}
+    exec(compile(alone.replace("FOLDER", str(folder)), "README.md", "exec"), names)
+    assert names["answer"].numel() > 0
+    assert capsys.readouterr().out
+
+
 def test_it_says_how_training_went(trained: FSPOTrainer) -> None:
     output = trained.train()
     records = figures(Path(trained.args.output_dir))

@@ -45,7 +45,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
             ),
             Method(
                 "fspo", "FSPO", "shots", ("pref-ft", "ipo"), "pref-ft", "start",
-                "A preference objective on episodes with their mirrors, given the shots, from the Pref-FT weights.",
+                "A preference objective on episodes with their mirrors, given the shots.",
                 {"mirror": True},
             ),
             Method(

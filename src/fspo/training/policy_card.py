@@ -88,10 +88,10 @@ def _usage(context: Context, training: TrainingConfig) -> list[str]:
         'policy = fspo.Policy.load("FOLDER")\n'
         'print(policy.generate(person, "PROMPT"))\n'
         'print(policy.reward(person, "PROMPT", ["ONE ANSWER", "ANOTHER"]))\n```\n',
-        f"Without fspo, the model reads these turns (layout `{training.layout}`), by its tokenizer's chat template. "
-        f"`policy.messages` makes them, for any chat server too.{many}{system}\n",
-        f"```json\n{json.dumps(messages, indent=2)}\n```\n",
+        f"Without fspo, the model reads turns such as `messages` (layout `{training.layout}`), by its tokenizer's chat "
+        f"template. `policy.messages` makes them, for any chat server too.{many}{system}\n",
         f"```python\nfrom {package} import {auto}\nfrom transformers import AutoTokenizer\n\n"
+        f"messages = {json.dumps(messages, indent=4)}\n"
         f'model = {auto}.from_pretrained("FOLDER")\n'
         f"tokenizer = AutoTokenizer.from_pretrained({base})\n"
         'options = {"add_generation_prompt": True, "return_tensors": "pt", "return_dict": True}\n'
