@@ -172,7 +172,7 @@ def test_users_stand_beside_any_table(tmp_path: Path) -> None:
         (b'user,prompt\na,"b\n', "after row 1: not CSV"),
         (b"user,prompt\na,\xe4\n", "line 2: not UTF-8"),
         (b"[1, {}]", "row 1: must be an object with named columns, not int"),
-        (b"[{]", "row 1: not a line of JSON"),
+        (b"[\n{},\n]", "not a valid list of JSON in UTF-8 (Expecting value: line 3 column 1"),
         (b"", ""),
     ],
 )

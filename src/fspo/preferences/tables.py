@@ -267,24 +267,25 @@ def _json_lines(path: Path, name: str, faults: Faults | None) -> Iterator[tuple[
         for number, line in enumerate(handle, start=1):
             if line.strip():
                 with nullcontext() if faults is None else faults.row():
-                    yield number, _object(_parsed(line, name, number), name, number)
+                    encoding = "utf-8-sig" if number == 1 else "utf-8"
+                    yield number, _object(_parsed(line, encoding, f"{name}, row {number}", "line"), name, number)
 
 
 def _json_array(path: Path, name: str, faults: Faults | None) -> Iterator[tuple[int, dict[str, Any]]]:
     with _reading(path, name), _opened(path) as handle:
-        value = _parsed(handle.read(), name, 1)
+        value = _parsed(handle.read(), "utf-8-sig", name, "valid list")
     for number, row in enumerate(value, start=1):
         with nullcontext() if faults is None else faults.row():
             yield number, _object(row, name, number)
 
 
-def _parsed(text: bytes, name: str, number: int) -> Any:
+def _parsed(text: bytes, encoding: str, where: str, what: str) -> Any:
     try:
-        return json.loads(text.decode("utf-8-sig" if number == 1 else "utf-8"))
+        return json.loads(text.decode(encoding))
     except RecursionError as error:
-        raise DataError(f"{name}, row {number}: too many lists and objects inside one another.") from error
+        raise DataError(f"{where}: too many lists and objects inside one another.") from error
     except ValueError as error:
-        raise DataError(f"{name}, row {number}: not a line of JSON in UTF-8 ({error}).") from error
+        raise DataError(f"{where}: not a {what} of JSON in UTF-8 ({error}).") from error
 
 
 def _object(value: Any, name: str, number: int) -> dict[str, Any]:
