@@ -98,6 +98,15 @@ def test_systems_can_be_chosen_and_misspelt() -> None:
         read_answers(WIDE, systems=["thiers"])
 
 
+def test_a_column_of_numbers_that_is_taken_as_a_system_is_told() -> None:
+    rows = [WIDE[0] | {"score": "0.9"}, WIDE[0] | {"prompt": "How?", "score": "-2"}]
+    (note,) = read_answers(rows).notes
+    assert "'score'" in note and 'systems=["NAME"]' in note
+    assert not read_answers(rows, systems=["ours", "theirs"]).notes
+    assert not read_answers([{"user": "ann", "prompt": "1 + 1?", "ours": "2", "theirs": "3"}]).notes
+    assert not read_answers([*rows, WIDE[0] | {"prompt": "Who?", "score": "Nobody."}]).notes
+
+
 def test_a_file_that_is_no_table_is_named(tmp_path: Path) -> None:
     (tmp_path / "o.txt").write_text("hello\n")
     with pytest.raises(DataError, match=r"o\.txt is neither"):
@@ -107,3 +116,5 @@ def test_a_file_that_is_no_table_is_named(tmp_path: Path) -> None:
 def test_unknown_users_are_named_with_their_row() -> None:
     with pytest.raises(DataError, match="answers, row 1: ratings has no user 'ann'; did you mean 'anne'"):
         read_answers(WIDE).check_users(["anne", "ben"], "ratings")
+    with pytest.raises(DataError, match="In all, 2 users are unknown"):
+        read_answers([*WIDE, WIDE[0] | {"user": "bob"}]).check_users(["dan"], "ratings")

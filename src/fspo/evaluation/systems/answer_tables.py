@@ -76,7 +76,7 @@ class SystemAnswers:
         file, row = self.places[unknown[0]]
         close = nearest(unknown[0], known)
         hint = f"; did you mean '{close}'?" if close else "."
-        more = f" ({len(unknown) - 1:,} more users are unknown.)" if len(unknown) > 1 else ""
+        more = f" In all, {counted(len(unknown), 'users')} are unknown." if len(unknown) > 1 else ""
         raise DataError(f"{file}, row {row}: {where} has no user '{unknown[0]}'{hint}{more}")
 
 
@@ -130,6 +130,8 @@ class _Reader:
     answer_places: dict[tuple[str, Asked], Place] = field(default_factory=dict)
     repeated: list[Place] = field(default_factory=list)
     empty: dict[str, list[Place]] = field(default_factory=dict)
+    from_columns: dict[str, None] = field(default_factory=dict)
+    """Systems whose answers have a column of their own."""
     left_out: dict[str, None] = field(default_factory=dict)
     """Systems that were not asked for."""
     named: Place | None = None
@@ -178,6 +180,14 @@ class _Reader:
                 f"'{system}' gave {counted(len(places), 'answers')} without any text ({_places(places)}): an empty "
                 "answer loses, or ties with another one below a floor."
             )
+        if not self.systems:
+            yield from self._numeric_columns()
+
+    def _numeric_columns(self) -> Iterator[str]:
+        """What says that a column of numbers, such as a score, is taken as a system's; nothing if all are numbers."""
+        found = [name for name in self.from_columns if _are_numbers(self.answers.get(name, {}).values())]
+        for name in found if len(found) < len(self.answers) else ():
+            yield f"The column '{name}' has numbers only and is taken as a system; name the systems with {_naming()}."
 
     def _row(self, row: Mapping[str, Any], file: str, stem: str, number: int) -> None:
         prompt = _prompt(row, file, number)
@@ -250,6 +260,7 @@ class _Reader:
                 f"`system`; give another name with {column_option({'answer': 'NAME'})}."
             )
             raise ColumnsError(f"{file}, row {number}: {what}")
+        self.from_columns |= dict.fromkeys(names)
         return {name: _text(row[name], name, file, number) for name in names}
 
 
@@ -270,9 +281,21 @@ def _prompt(row: Mapping[str, Any], file: str, number: int) -> str:
 def _text(value: Any, column: str, file: str, number: int) -> str | None:
     if value is None or isinstance(value, str):
         return value
-    naming = option("system", "NAME", python='systems=["NAME"]')
-    what = f"must be the text of an answer, not {type(value).__name__}; name the systems with {naming}."
+    what = f"must be the text of an answer, not {type(value).__name__}; name the systems with {_naming()}."
     raise Problem(number, column, what).error(file)
+
+
+def _naming() -> str:
+    return option("system", "NAME", python='systems=["NAME"]')
+
+
+def _are_numbers(texts: Iterable[str]) -> bool:
+    """Whether each text that is not empty is a number, and there is one."""
+    written = [text for text in texts if text.strip()]
+    try:
+        return bool([float(text) for text in written])
+    except ValueError:
+        return False
 
 
 def _mapping(value: Any) -> Mapping[str, Any] | None:
