@@ -235,7 +235,7 @@ def test_a_test_part_that_is_too_small_is_enlarged_by_the_command_that_is_named(
     assert fspo("split", folder, "--test-users", 0.167).exit_code == 0
     validate = ("validate", folder, "--shots", 4, "--queries", 2)
     said = fspo(*validate).stderr
-    assert "on 4 unrelated questions" in said and "one more user has too few" in said
+    assert "on 4 questions" in said and "one more user has too few" in said
     command = proposed(said)
     assert command[-5:] == ["--test-questions", "0.3", "--test-users", "0.2", "--overwrite"]
     assert fspo(*command).exit_code == 0 and fspo(*validate).exit_code == 0

@@ -477,7 +477,7 @@ def test_what_can_not_be_trained_on_is_told_before_the_model_is_loaded(
     for table, message in (
         (frame().drop(columns="chosen"), "train_dataset, row 1, column 'chosen': missing"),
         (empty, "train_dataset, row 3, column 'chosen': empty"),
-        (frame(small_dataset(questions=3)), "User 'u0' has 3 preferences on 3 unrelated questions"),
+        (frame(small_dataset(questions=3)), "User 'u0' has 3 preferences on 3 questions"),
         (frame().iloc[:0], "No user has enough preferences"),
         ("views.csv", "train_dataset must be a pandas DataFrame"),
     ):

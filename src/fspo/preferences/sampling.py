@@ -218,8 +218,9 @@ class EpisodeSampler:
         others = f"; {more} too few" if len(short) > 1 else ""
         own = counted(first.preferences, "preferences")
         facts = (
-            f"User '{first.user}' has {own} on {first.unrelated} unrelated questions, and an episode of "
-            f"{self.shots} shots and {self.queries} queries needs {needed}, with no question in both{others}."
+            f"User '{first.user}' has {own} on {counted(first.unrelated, 'questions')}, and an episode of {self.shots} "
+            f"shots and {self.queries} queries needs {needed}, with its queries on other questions than its "
+            f"shots{others}. Questions with the same prompt or the same two responses count as one."
         )
         return TooFewPreferences(facts, tuple(short), needed, everybody=len(short) == len(self._groups))
 

@@ -59,7 +59,7 @@ def test_where_knowing_the_user_does_not_help_nothing_is_taught(both: Path, tmp_
 
 def test_users_with_too_few_questions_are_named(both: Path, tmp_path: Path) -> None:
     job = job_of("aloe", both, tmp_path / "out", described(), **{**TALK, "queries": 7})
-    with pytest.raises(DataError, match="8 unrelated questions, and an episode of 2 shots and 7 queries needs 9"):
+    with pytest.raises(DataError, match="8 questions, and an episode of 2 shots and 7 queries needs 9"):
         job.method.train(job)
 
 
