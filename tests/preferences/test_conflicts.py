@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from fspo.errors import DataError
-from fspo.preferences.conflicts import OnContradiction, OnDuplicate, Place, settle
+from fspo.preferences.conflicts import REPEATED, OnContradiction, OnDuplicate, Place, settle
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.types import Preference, User
 from tests.preferences.test_tables import write_csv, write_parquet
@@ -30,7 +30,7 @@ def settled(
 
 def test_repeated_rows_are_left_out_or_kept_by_number() -> None:
     rows = [row(), row("how?"), row(), row()]
-    assert settled(rows, "skip") == (rows[:2], {"rows that repeat an earlier one": 2})
+    assert settled(rows, "skip") == (rows[:2], {REPEATED: 2})
     kept, left_out = settled(rows, "keep")
     assert [one.source.get("repeat") for one in kept] == [None, None, 2, 3] and not left_out
     assert len(PreferenceDataset([User("ann")], kept)) == 4

@@ -19,7 +19,7 @@ __all__ = ["OnContradiction", "OnDuplicate", "Place", "Settled", "settle"]
 OnDuplicate = Literal["fail", "skip", "keep"]
 OnContradiction = Literal["fail", "newest", "drop"]
 
-REPEATED = "rows that repeat an earlier one"
+REPEATED = "rows with the user, prompt, pair and label of an earlier row"
 CONTRADICTORY = "rows of a pair that its user labels both ways"
 
 _SHOWN = 10
