@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import zipfile
 from pathlib import Path
@@ -75,6 +76,19 @@ def test_a_user_from_the_first_key_to_the_deletion(fspo: Any, tmp_path: Path) ->
     shutil.rmtree(data)
     assert f"Delete {data}" not in fspo("users", "list") and f"{data} is no longer" in fspo("users", "list")
     store.close()
+
+
+def test_what_is_proposed_for_a_store_can_be_pasted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def call(*arguments: str) -> Any:
+        return CliRunner().invoke(app, arguments)
+
+    store = str(tmp_path / "my store")
+    hint = shlex.split(call("users", "add", "zed", "--store", store).output.partition("with: ")[2])
+    assert call(*hint[1:]).exit_code == 0, "it names the store"
+    said = call("keys", "add", "nobody", "--store", store).output
+    assert store in said.replace("'", "") and call(*shlex.split(said.split("`")[1])[1:]).output.startswith("zed")
+    monkeypatch.setenv("FSPO_STORE", store)
+    assert "--store" not in call("users", "add", "ann").output
 
 
 WRONG = [

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from fspo.serving.people_data import Export
     from fspo.serving.store import Store
 
-__all__ = ["NewStorePlace", "StorePlace", "UserName", "look_at_store", "opened", "recording_people"]
+__all__ = ["NewStorePlace", "StorePlace", "UserName", "look_at_store", "opened", "recording_people", "store_words"]
 
 StorePlace = Annotated[
     str, typer.Option("--store", envvar="FSPO_STORE", help="Folder of the store, or URL of a Postgres database.")
@@ -101,6 +101,11 @@ def opened(place: str, *, existing: bool = False) -> Iterator[Store]:
         yield store
     finally:
         store.close()
+
+
+def store_words(place: str) -> list[str]:
+    """What names this store in a command that the reader can paste: nothing if that is its store anyway."""
+    return [] if place == (os.environ.get("FSPO_STORE") or "fspo-store") else ["--store", hidden(place)]
 
 
 def look_at_store(place: str) -> StoreState:

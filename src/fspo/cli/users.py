@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from fspo.cli.options import add_verb, console, help_text
-from fspo.cli.store_options import NewStorePlace, StorePlace, UserName, opened
+from fspo.cli.store_options import NewStorePlace, StorePlace, UserName, opened, store_words
 from fspo.errors import ConfigError
 from fspo.printing import command, counted
 
@@ -59,7 +59,8 @@ def add(
     _check_rate(rate)
     with opened(store) as people:
         people.add_user(name, description=description, rate=rate)
-    console().print(f"Added {name}. Make a key with: {command('fspo', 'keys', 'add', name)}", markup=False)
+    making = command("fspo", "keys", "add", name, *store_words(store))
+    console().print(f"Added {name}. Make a key with: {making}", markup=False)
 
 
 @add_verb(app, "list")

@@ -22,7 +22,7 @@ from sqlalchemy import Engine, delete, event, func, select, text
 from sqlalchemy.orm import ORMExecuteState, Session, with_loader_criteria
 
 from fspo.errors import DataError
-from fspo.serving.connection import StoreBusy, connect, erase_deleted, explained
+from fspo.serving.connection import StoreBusy, connect, erase_deleted, explained, public_place
 from fspo.serving.schema import ConversationRow, ErasureRow, EventRow, KeyRow, Personal, PreferenceRow, UserRow
 
 __all__ = [
@@ -125,8 +125,9 @@ class Page(Generic[Shown]):
 class Sessions:
     """Sessions of the store's database, SQLite or Postgres. Its methods may be called from any thread."""
 
-    def __init__(self, engine: Engine, *, busy_seconds: float = 5.0) -> None:
-        """See `open`."""
+    def __init__(self, engine: Engine, place: str, *, busy_seconds: float = 5.0) -> None:
+        """See `open`; `place` is what errors call the store."""
+        self._place = place
         self._engine = engine
         self._turn = _Turn(busy_seconds) if engine.dialect.name == "sqlite" else nullcontext()
         self._writing = engine.execution_options(writes=True)
@@ -136,7 +137,7 @@ class Sessions:
     @classmethod
     def open(cls, place: str | Path, *, busy_seconds: float = 5.0) -> Self:
         """Open the store, and create it if it is missing; arguments and errors as of `connect`."""
-        return cls(connect(place, busy_seconds=busy_seconds), busy_seconds=busy_seconds)
+        return cls(connect(place, busy_seconds=busy_seconds), public_place(place), busy_seconds=busy_seconds)
 
     def close(self) -> None:
         """Close all connections."""

@@ -18,7 +18,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from fspo.errors import DataError
-from fspo.printing import nearest
+from fspo.printing import command, nearest
 from fspo.serving.api_keys import key_digest, new_key
 from fspo.serving.ownership import (
     Owner,
@@ -158,8 +158,9 @@ class Store(Preferences, SavedAnswers, Trainings):
             names = () if found else session.scalars(select(UserRow.name)).all()
         if found is None:
             close = nearest(name, names)
-            hint = f"; did you mean '{close}'?" if close else ". `fspo users list` shows all of them."
-            raise DataError(f"There is no user '{name}'{hint}")
+            listing = command("fspo", "users", "list", "--store", self._place)
+            hint = f"; did you mean '{close}'?" if close else f"; `{listing}` shows all of them."
+            raise DataError(f"The store {self._place} has no user '{name}'{hint}")
         return Owner(found)
 
     def account(self, owner: Owner) -> Account:
