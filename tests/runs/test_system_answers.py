@@ -122,6 +122,11 @@ def test_a_judge_in_python_and_missing_and_empty_answers(tmp_path: Path) -> None
     assert "prompts without an answer" in (tmp_path / "o" / "report.html").read_text(encoding="utf-8")
 
 
+def test_a_judge_that_is_no_yaml_is_named_by_its_option(tmp_path: Path) -> None:
+    found = CliRunner().invoke(app, ["eval", "answers", str(tmp_path / "o.csv"), "--judge", "{likes"])
+    assert found.exit_code == 2 and "--judge {likes:" in found.stderr and "--set" not in found.stderr
+
+
 def test_names_of_systems_are_no_paths(tmp_path: Path) -> None:
     given = [{"user": row["user"], "prompt": row["prompt"], "../../up": SHORT, "a/b, c": LONG} for row in rows()]
     found = evaluate(given, tmp_path / "in" / "o", judge=Shorter())

@@ -12,10 +12,11 @@ from fspo.cli.progress import shown
 from fspo.errors import ConfigError
 from fspo.evaluation.artifacts import AGAIN, Estimates, read_details
 from fspo.evaluation.metrics.summary import summary_table
+from fspo.keys import hidden_setting
 from fspo.preferences.tables import stem_of
 from fspo.records import read_record
 from fspo.runs.system_answers import SystemsRequest, evaluate_request, plan_lines
-from fspo.runs.yaml_file import Settings, read_settings
+from fspo.runs.yaml_file import Settings, parse_value, read_settings
 
 __all__ = ["answers"]
 
@@ -122,12 +123,7 @@ def _settings(overrides: list[str]) -> dict[str, Any]:
 def _judges(text: str) -> list[Any]:
     """The judges of one option: in YAML, or in a YAML file under `judges`, or `judges` of `evaluation`."""
     if text.lstrip().startswith("{"):
-        read = Settings("--judge")
-        try:
-            read.override([f"judge={text}"])
-        except ConfigError as error:
-            raise ConfigError(f"--judge {text!r:.80} is not valid YAML ({error})") from error
-        return [read.values["judge"]]
+        return [parse_value(text, f"--judge {hidden_setting(text):.80}")]
     values = read_settings(Path(text)).values
     section = values.get("evaluation") if "judges" not in values else values
     found = section.get("judges") if isinstance(section, dict) else None

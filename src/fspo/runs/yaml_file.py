@@ -15,7 +15,7 @@ from fspo.errors import ConfigError
 from fspo.keys import hidden, shown_override
 from fspo.pydantic_errors import Key
 
-__all__ = ["Settings", "read_settings"]
+__all__ = ["Settings", "parse_value", "read_settings"]
 
 
 @dataclass
@@ -58,12 +58,7 @@ class Settings:
                 raise ConfigError(
                     f"--set {shown_override(assignment)}: write it as key=value, such as --set training.fspo.steps=50."
                 )
-            try:
-                value = yaml.load(text, _Loader)
-            except yaml.YAMLError as error:
-                raise ConfigError(
-                    f"--set {shown_override(assignment)}: the value is not valid YAML ({_problem(error)})."
-                ) from error
+            value = parse_value(text, f"--set {shown_override(assignment)}")
             self._put(key, value, assignment)
             if every and key[: len(every)] == every and len(key) > len(every):
                 for beside in self._having(every, key[len(every) :]):
@@ -138,6 +133,18 @@ _Loader.add_implicit_resolver(
     re.compile(r"^[-+]?(?:[0-9][0-9_]*)(?:\.[0-9_]*)?(?:[eE][-+]?[0-9]+)$"),
     list("-+0123456789."),
 )
+
+
+def parse_value(text: str, where: str) -> Any:
+    """The value of an option that is written in YAML; an error names the option by `where`.
+
+    Raises:
+        ConfigError: it is not YAML.
+    """
+    try:
+        return yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{where}: the value is not valid YAML ({_problem(error)}).") from error
 
 
 def read_settings(path: Path) -> Settings:
