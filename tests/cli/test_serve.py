@@ -6,11 +6,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
 from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
 from fspo.cli import serve
 from fspo.cli.main import app
+from fspo.modeling.model_names import POLICY_FILE
 from fspo.modeling.policy import Policy
 from fspo.preferences.types import Turn
 from fspo.serving.api import ServerSettings, create_app
@@ -82,6 +84,28 @@ def test_a_dry_run_asks_the_other_server_for_both_models_and_makes_no_store(tmp_
     with fake_endpoint(faults={"401": 1.0}) as address:
         found = dry_run(address, "--adapter", "not-listed")
     assert found.exit_code == 2 and "--key-variable" in found.output
+
+
+def test_a_demo_without_its_policy_says_that_the_model_is_untrained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    loaded: list[str | None] = []
+    monkeypatch.setattr(serve, "_policy", lambda place, *_: loaded.append(place))
+    monkeypatch.setattr(serve._EngineOptions, "check", lambda _: None)
+
+    def dry_run(*more: str) -> str:
+        found = CliRunner().invoke(app, ["serve", "--demo", "--dry-run", "--port=0", *more])
+        assert found.exit_code == 0, found.output
+        return str(found.output)
+
+    said = dry_run()
+    assert "runs/demo" in said and f"untrained model {loaded[0]}" in said and "make demo" in said
+    assert "untrained" not in dry_run("--policy", "m")
+    policy = Path("runs/demo/methods/fspo") / POLICY_FILE
+    policy.parent.mkdir(parents=True)
+    policy.touch()
+    assert "untrained" not in dry_run() and loaded[-1] == str(policy.parent)
 
 
 def test_a_wrong_limit_of_requests_is_named_before_a_store_is_made(tmp_path: Path) -> None:

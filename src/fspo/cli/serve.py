@@ -32,6 +32,7 @@ _UPSTREAM_SHOTS = 16
 _KEY_OPTION = "--key-variable"
 _DEMO_POLICY = Path("runs/demo/methods/fspo")
 """Where `make demo` puts it."""
+_UNTRAINED = "There is no policy {place}, so the untrained model {model} answers; `make demo` trains the policy."
 _DEMO_USER = "demo"
 _DEMO_QUESTIONS = "elix-written"
 _REQUEST = """Key of the user 'demo': {key}
@@ -136,7 +137,10 @@ def serve(
     if endpoint is not None and guidance:
         raise ConfigError("--guidance needs the model in this process; leave it out, or serve --policy alone.")
     if demo:
-        policy = policy or (_demo_policy() if endpoint is None else None)
+        if policy is None and endpoint is None:
+            policy = _demo_policy()
+            if policy != str(_DEMO_POLICY):
+                console().print(_UNTRAINED.format(place=_DEMO_POLICY, model=policy), markup=False)
         questions = questions or _DEMO_QUESTIONS
     if policy is None and endpoint is None:
         raise ConfigError("Name what to serve: --policy FOLDER, or --upstream URL with --model NAME.")
