@@ -295,6 +295,23 @@ def test_a_dataset_is_not_exported_onto_itself(tmp_path: Path, folder: Path) -> 
     assert (folder / "splits.json").read_bytes() == before
 
 
+@pytest.mark.parametrize("there", [False, True])
+def test_the_arguments_of_an_export_in_the_order_of_an_import_are_told(
+    tmp_path: Path, folder: Path, there: bool
+) -> None:
+    target = tmp_path / "x.jsonl"
+    if there:
+        target.write_text("{}\n")
+    result = fspo("export", folder, target)
+    assert result.exit_code == 2 and proposed(result.stderr) == ["export", str(target), str(folder)]
+    assert fspo(*proposed(result.stderr), "--overwrite").exit_code == 0
+
+
+def test_a_split_says_that_few_users_are_left_to_train_on(folder: Path) -> None:
+    assert "Only 1 of 4 users is left to train on" in fspo("split", folder, "--test-users", 0.75, "--dry-run").output
+    assert "left to train on" not in fspo("split", folder, "--test-users", 0.25, "--dry-run").output
+
+
 def test_an_export_overwrites_no_users_and_no_splits_unasked(tmp_path: Path, folder: Path) -> None:
     people = jsonl(tmp_path / "new.users.jsonl", [{"id": "mine"}])
     result = fspo("export", tmp_path / "new.jsonl", folder)
@@ -527,9 +544,11 @@ def test_users_are_shown_one_a_line(tmp_path: Path) -> None:
 def test_show_users_and_preferences(folder: Path) -> None:
     text = fspo("show", folder, "--limit", 2).output
     assert "u0: 6 preferences." in text
-    assert "... and 2 more" in text
+    assert "2 of 4 users" in text and "--limit 4" in text
     text = fspo("show", folder, "--user", "u1", "--limit", 1).output
     assert "rejected: 0 is not for user 1." in text
+    assert "1 of 6 preferences" in text and "--limit 6" in text
+    assert "--limit" not in fspo("show", folder, "--user", "u1", "--limit", 6).output
     said = fspo("show", folder, "--user", "u11").stderr
     assert "did you mean 'u1'?" in said and "4 users" in said
     said = fspo("show", folder, "--user", "nobody").stderr

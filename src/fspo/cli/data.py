@@ -17,7 +17,7 @@ from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.formats import users_path_of, write_jsonl, write_trl
 from fspo.preferences.published import Imported
 from fspo.preferences.types import Split
-from fspo.printing import counted, one_line
+from fspo.printing import command, counted, one_line
 from fspo.runs.datasets import (
     SPLITS_FILE,
     Format,
@@ -29,6 +29,8 @@ from fspo.runs.datasets import (
     check_splits_of,
     check_target,
     few_held_out,
+    few_trained_on,
+    is_dataset,
     loses_splits,
     notes_on,
     put,
@@ -233,6 +235,11 @@ def export(
             "dataset belongs to."
         )
     folder = folder if folder is not None else _folder(config, overrides)
+    if is_dataset(target) and not folder.is_dir():
+        raise ConfigError(
+            f"{target} is a dataset, and {folder} is not: name the target first and the dataset after it, as in "
+            f"`{command('fspo', 'data', 'export', folder, target)}`."
+        )
     dataset = _load(folder, config, overrides)
     spare = (folder,) if file_format is Format.PARQUET else ()
     check_target(target, file_format, overwrite=overwrite, spare=spare)
@@ -331,11 +338,17 @@ def show(
             group = f" [{person.group}]" if person.group else ""
             count = counted(len(dataset.of_user(person.id)), "preferences")
             out.print(one_line(f"{person.id}{group}: {count}. {person.description}".rstrip()), markup=False)
-        if len(dataset.users) > limit:
-            out.print(f"... and {len(dataset.users) - limit} more; add --limit to see them.", markup=False)
+        _say_hidden(limit, len(dataset.users), "users")
         return
-    for row in dataset.of_user(user)[:limit]:
+    rows = dataset.of_user(user)
+    for row in rows[:limit]:
         out.print(f"prompt:   {row.prompt}\nchosen:   {row.chosen}\nrejected: {row.rejected}\n", markup=False)
+    _say_hidden(limit, len(rows), "preferences")
+
+
+def _say_hidden(limit: int, total: int, what: str) -> None:
+    if total > limit:
+        console().print(f"Shown: {limit:,} of {counted(total, what)}; --limit {total} shows all.", markup=False)
 
 
 def _share(value: float) -> float:
@@ -382,7 +395,7 @@ def split(
     if not dry_run:
         splits.save(path)
     console().print(f"{'Would write' if dry_run else 'Written to'} {path}: {sizes}.", markup=False)
-    if few := few_held_out(folder, splits):
+    for few in filter(None, (few_held_out(folder, splits), few_trained_on(splits))):
         console().print(few, markup=False)
 
 

@@ -39,6 +39,8 @@ __all__ = [
     "check_target",
     "columns_of",
     "few_held_out",
+    "few_trained_on",
+    "is_dataset",
     "larger_test",
     "loses_splits",
     "notes_on",
@@ -181,7 +183,8 @@ def read(what: Import) -> Imported:
         DataError: naming file, row and column of what is wrong; or there are no preferences.
         StorageError: a file can't be read, or a hub can't be reached.
     """
-    file_format = Source.PARQUET if _is_dataset(what) else what.file_format
+    saved = what.file_format is Source.AUTO and is_dataset(Path(what.source))
+    file_format = Source.PARQUET if saved else what.file_format
     check_options(file_format, **what.options)
     if file_format.is_published:
         return read_published(what.source, file_format, part=what.part, **what.drawn)
@@ -214,11 +217,9 @@ def _with_published_kinds(error: DataError, what: Import) -> DataError:
     return DataError(f"{error} For published data, add --format {' or '.join(kinds)}.") if kinds else error
 
 
-def _is_dataset(what: Import) -> bool:
-    """Whether the source is a folder that a dataset was saved in."""
-    folder = Path(what.source)
-    names = ("preferences.parquet", "users.parquet")
-    return what.file_format is Source.AUTO and all((folder / name).is_file() for name in names)
+def is_dataset(folder: Path) -> bool:
+    """Whether a dataset was saved in this folder."""
+    return all((folder / name).is_file() for name in ("preferences.parquet", "users.parquet"))
 
 
 def read_published(source: str, kind: Source, *, part: str = "", **drawn: Any) -> Imported:
@@ -334,12 +335,29 @@ def few_held_out(folder: Path, splits: Splits) -> str:
     total, held_out = sum(map(len, splits.users.values())), len(splits.users["test"])
     if not 0 < held_out < MINIMUM_USERS:
         return ""
-    said = f"Only {held_out} of {counted(total, 'users')} {'is' if held_out == 1 else 'are'} held out"
+    said = f"{_only(held_out, total)} held out"
     if total < 2 * MINIMUM_USERS:
         return f"{said}, and intervals need at least {MINIMUM_USERS}: collect preferences of more users."
     share = math.ceil(100 * MINIMUM_USERS / total) / 100
     proposed = _split_command(folder, splits, {"test-users": share})
     return f"{said}, and intervals need at least {MINIMUM_USERS}: `{proposed}` holds out enough."
+
+
+def few_trained_on(splits: Splits) -> str:
+    """That too few users are left to train on; empty if there are enough, or none."""
+    from fspo.evaluation.statistics.intervals import MINIMUM_USERS
+
+    total, trained_on = sum(map(len, splits.users.values())), len(splits.users["train"])
+    if not 0 < trained_on < MINIMUM_USERS:
+        return ""
+    return (
+        f"{_only(trained_on, total)} left to train on, and a policy learns from how users differ: hold out fewer with "
+        "`fspo data split`, or collect preferences of more users."
+    )
+
+
+def _only(count: int, total: int) -> str:
+    return f"Only {count} of {counted(total, 'users')} {'is' if count == 1 else 'are'}"
 
 
 def check_splits_of(folder: Path, dataset: PreferenceDataset) -> None:

@@ -27,7 +27,7 @@ from fspo.runs.checks import (
     check_training_endpoints,
 )
 from fspo.runs.config import RunConfig, readers_of, training_endpoints
-from fspo.runs.datasets import few_held_out
+from fspo.runs.datasets import few_held_out, few_trained_on
 from fspo.runs.existing import Existing
 from fspo.runs.folder import DATA, EVALUATION, RunFolder, method_part, methods_of
 from fspo.runs.pipeline import dataset_of, has_data, own_data, policy_of, splits_of, unchanged
@@ -292,8 +292,7 @@ def _check_data(folder: RunFolder, parts: Sequence[str], policy: Existing, *, dr
             f"Data: {counted(len(dataset), 'preferences')} of {counted(len(dataset.users), 'users')}; held out: "
             f"{counted(len(held_out), 'preferences')} of {counted(len(splits.users['test']), 'users')}."
         )
-        if few := few_held_out(folder.config.data, splits):
-            yield few
+        yield from filter(None, (few_held_out(folder.config.data, splits), few_trained_on(splits)))
     if found is not None and goes_on:
         model = place_here(folder.config.model)
         trained = [name for name in folder.config.training if method_part(name) in parts]
