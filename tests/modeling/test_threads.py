@@ -228,8 +228,14 @@ threads._others = lambda before, now: 99.0
 threads._cores = lambda: frozenset({0, 1})
 threads.use(2)
 threads.sleep_while_busy()
-time.sleep(1)
-print(len(attempts), sum(thread.name.startswith("fspo-") for thread in threading.enumerate()))
+def running():
+    return sum(thread.name.startswith("fspo-") for thread in threading.enumerate())
+
+until = time.monotonic() + 60
+while (not attempts or running()) and time.monotonic() < until:
+    time.sleep(0.05)
+time.sleep(0.5)
+print(len(attempts), running())
 """
 
 

@@ -371,7 +371,7 @@ def test_a_store_that_is_busy_or_broken_is_a_kind_page(
             person.vote()
             kind(person, status, heading)
             assert "secret" not in person.page
-            said = [record.getMessage() for record in caplog.records if record.name.startswith("fspo.")][-1]
+            said = [record.getMessage() for record in caplog.records if record.name == "fspo.study.app"][-1]
             assert f"{type(error).__name__} at " in said
             assert re.search(r"study/test_bad_input\.py:\d+ fail", said)
     assert "secret" not in caplog.text

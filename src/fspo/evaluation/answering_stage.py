@@ -69,8 +69,10 @@ class AnsweringStage:
     def candidates(self) -> Iterator[tuple[Answerer, Path]]:
         """What draws each candidate of `draw_candidates`, and its log; nothing where none are asked for."""
         evaluation, config = self.evaluation, self.evaluation.config
+        if not config.answers or not config.best_of:
+            return
         base = evaluation.weights.loadable(evaluation.weights.source(BASE), "none")
-        for number in range(1, config.best_of + 1 if config.answers else 1):
+        for number in range(1, config.best_of + 1):
             answerer = Answerer(base, config, f"candidate {number}", progress=evaluation.progress)
             yield answerer, evaluation.out / BASE / f"candidates-{number}.jsonl"
 
