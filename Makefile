@@ -23,7 +23,7 @@ help: ## List the targets
 
 install: $(VENV)/.installed ## Create .venv and install fspo into it
 
-demo: $(VENV)/.installed ## Run the whole loop on the built-in model: data, training, evaluation, report (under 20 minutes on 2 cores)
+demo: $(VENV)/.installed ## Run the whole loop on the built-in model: data, training, evaluation, report (under 20 minutes on 2 cores with bfloat16)
 	$(BIN)/fspo model pull smollm2-135m
 	$(BIN)/fspo run --config $(CONFIG)
 
