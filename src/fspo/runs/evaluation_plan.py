@@ -194,7 +194,7 @@ class _Work:
 
 
 class _PlannedWeights(Weights):
-    """The weights of a run's methods, of which some may still have to be trained."""
+    """The weights of a run's methods, trained or still to be trained."""
 
     def __init__(self, config: RunConfig) -> None:
         """Take stock; nothing is loaded."""
