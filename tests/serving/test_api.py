@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import httpx2
 import openai
@@ -88,6 +89,13 @@ def ask(text: str = "Hello") -> Any:
 
 def seen(text: str | None) -> Any:
     return json.loads(text or "")
+
+
+@pytest.mark.parametrize("reads", [True, False])
+def test_the_account_says_whether_the_model_reads_the_description(site: Site, reads: bool) -> None:
+    with patch.object(EchoEngine, "reads_description", reads), site.http() as ann:
+        changed = ann.patch("/me", json={"description": "Likes calm."}).json()
+        assert changed["description_read"] is ann.get("/me").json()["description_read"] is reads
 
 
 def test_a_chat_completion_follows_the_callers_preferences(site: Site) -> None:

@@ -584,9 +584,9 @@ async def delete_conversation(conversation: ConversationPath, parts: Parts, call
 
 
 @_router.get("/me")
-def show_me(caller: Known) -> AccountView:
+def show_me(parts: Parts, caller: Known) -> AccountView:
     """What the server knows of you beside your preferences."""
-    return AccountView(**asdict(caller.account))
+    return AccountView(**asdict(caller.account), description_read=parts.engine.reads_description)
 
 
 @_router.patch("/me")
@@ -603,7 +603,8 @@ async def change_me(body: AccountChange, parts: Parts, caller: Costly) -> Change
             allow_training=body.allow_training,
         ),
     )
-    return ChangedAccount(**asdict(account), erased=await _erased(parts))
+    known = {**asdict(account), "description_read": parts.engine.reads_description}
+    return ChangedAccount(**known, erased=await _erased(parts))
 
 
 @_router.delete("/me/conversations")

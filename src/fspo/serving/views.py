@@ -151,6 +151,7 @@ class AccountView(BaseModel):
     object: Literal["user"] = "user"
     name: str
     description: str
+    description_read: bool = Field(description="Whether the model reads it; a policy trained on shots alone does not.")
     personalise: bool
     keep_conversations: bool
     allow_training: bool
