@@ -81,7 +81,7 @@ def _usage(context: Context, training: TrainingConfig) -> list[str]:
         else ""
     )
     auto, package = ("AutoPeftModelForCausalLM", "peft") if training.lora else ("AutoModelForCausalLM", "transformers")
-    base = 'model.peft_config["default"].base_model_name_or_path' if training.lora else '"BASE MODEL"'
+    base = 'model.peft_config["default"].base_model_name_or_path' if training.lora else '"FOLDER"'
     return [
         "With fspo, `FOLDER` being the policy's folder, and `person` rows of a person's own preferences:\n",
         "```python\nimport fspo\n\n"
