@@ -58,7 +58,7 @@ def test_validation_names_the_row(folder: Path, tiny_model_path: Path) -> None:
     found = CliRunner().invoke(app, [*line, "--model", str(tiny_model_path)])
     assert found.exit_code == 1
     assert f"row {TRAINED} (user 'u1', prompt 'What about book 3?') makes " in found.stderr
-    assert "1 more rows are too long" in found.stderr
+    assert "1 more row is too long" in found.stderr
     assert CliRunner().invoke(app, [*line, "--model", str(tiny_model_path), "--max-length", "400000"]).exit_code == 0
 
 

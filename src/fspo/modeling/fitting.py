@@ -13,7 +13,7 @@ from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.sampling import TooFewPreferences
 from fspo.preferences.types import Preference
 
-__all__ = ["Fitted", "LongRow", "LongRows", "Room", "fitted", "long_rows"]
+__all__ = ["Fitted", "LongRow", "LongRows", "Room", "fitted", "long_rows", "more_of"]
 
 LongRows = Literal["leave-out", "refuse"]
 """What is done with preferences that a model can't read whole."""
@@ -126,6 +126,17 @@ def long_rows(dataset: PreferenceDataset, rooms: Sequence[Room]) -> list[LongRow
     return found
 
 
+def more_of(found: Sequence[LongRow]) -> str:
+    """How many rows there are beside the first, as the last sentence of an error; empty for one row."""
+    match len(found) - 1:
+        case 0:
+            return ""
+        case 1:
+            return " 1 more row is too long."
+        case more:
+            return f" {more:,} more rows are too long."
+
+
 def fitted(
     dataset: PreferenceDataset,
     rooms: Sequence[Room],
@@ -149,11 +160,10 @@ def fitted(
     limit = min(room.renderer.max_length or 0 for room in rooms)
     if long == "refuse" or len(found) == len(dataset):
         first = found[0]
-        more = f" {len(found) - 1:,} more rows are too long." if len(found) > 1 else ""
         how = f"set {setting} to leave-out, " if len(found) < len(dataset) else ""
         raise DataError(
             f"{file}: {first.said(number(first.preference) if number else first.number)} with its longer response, and "
-            f"the limit is {limit:,}; {how}raise the maximal length, or shorten or delete the row.{more}"
+            f"the limit is {limit:,}; {how}raise the maximal length, or shorten or delete the row.{more_of(found)}"
         )
     numbers = {row.number for row in found}
     kept = (row for place, row in enumerate(dataset, 1) if place not in numbers)

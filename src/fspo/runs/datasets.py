@@ -11,7 +11,7 @@ from typing import Any
 
 from fspo.errors import ConfigError, DataError, FspoError
 from fspo.files import check_replaceable, is_empty, replace_folder, write_text
-from fspo.modeling.fitting import Room, long_rows
+from fspo.modeling.fitting import Room, long_rows, more_of
 from fspo.modeling.rendering import EpisodeRenderer
 from fspo.preferences.card import CARD, is_imported_card
 from fspo.preferences.columns import TIME
@@ -469,10 +469,10 @@ def check_lengths(source: Path, dataset: PreferenceDataset, model: str, max_leng
     limit = max_length or context_length(model)
     found = long_rows(dataset, [Room(EpisodeRenderer(tokenizer, context="both", max_length=limit, layout="labelled"))])
     if found:
-        more = f" {len(found) - 1:,} more rows are too long." if len(found) > 1 else ""
         raise DataError(
             f"{source}: {found[0].said(found[0].number)} with its longer response, and {model} reads at most "
-            f"{limit:,}. Shorten or delete the row, or let long_rows leave it out of training and evaluation.{more}"
+            f"{limit:,}. Shorten or delete the row, or let long_rows leave it out of training and evaluation."
+            f"{more_of(found)}"
         )
 
 
