@@ -175,7 +175,7 @@ def sentence(planned: PlannedEvaluation) -> str:
     unknown = ", ".join(one.method for one in planned.adaptations if one.work is None)
     return (
         f"The evaluation takes about {duration(planned.seconds())}, an estimate from a short measurement on this "
-        f"machine: it {work}. Judges on servers and optional measures are not included"
+        f"machine, as busy as it is now: it {work}. Judges on servers and optional measures are not included"
         + (f", nor is how {unknown} adapts." if unknown else ".")
         + often
     )

@@ -119,7 +119,8 @@ def remaining(trainings: Sequence[PlannedTraining], seconds: float) -> str:
     total = duration(sum(each.work for each in trainings) * seconds)
     named = f" ({', '.join(parts)})" if len(parts) > 1 else ""
     answers = " The answers that methods write in between are not included." if any(map(_writes, trainings)) else ""
-    return f"Training takes about {total}{named}, an estimate from a short measurement on this machine.{answers}"
+    measured = "an estimate from a short measurement on this machine, as busy as it is now"
+    return f"Training takes about {total}{named}, {measured}.{answers}"
 
 
 def _writes(training: PlannedTraining) -> bool:
