@@ -11,7 +11,7 @@ import math
 import re
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from itertools import combinations
@@ -149,7 +149,7 @@ class ReaderJudge(UtilityJudge):
         if text not in self._known:
             if len(self._known) >= _MOST_KNOWN:
                 self._known.clear()
-            read = _read(_features(text, self.surface), self.values, self.readers)
+            read = _read(_features(text, surface_of(text), self.surface), self.values, self.readers)
             self._known[text] = {
                 name: max(-CLIP, min(CLIP, (value - self.scales[name][0]) / self.scales[name][1]))
                 for name, value in read.items()
@@ -236,14 +236,13 @@ def fit_readers(
     surface = {name: scale for name in measured[0] if (scale := _scale([row[name] for row in measured]))[1] > 0}
     vocabulary = _vocabulary(texts)
     names = [*surface, *sorted(vocabulary)]
-    rows = [_features(row.text, surface) for row in texts]
+    rows = [_features(row.text, found, surface) for row, found in zip(texts, measured, strict=True)]
     inputs = np.array([[row.get(name, 0.0) for name in names] for row in rows])
-    groups = [row.question for row in texts]
-    unseen = [_features(row.text, surface) for row in held_out]
+    places = np.array([[float(known.index(row.traits[trait])) for trait, known in values.items()] for row in texts])
+    fits = _regressions(inputs, places, [row.question for row in texts])
+    unseen = [_features(row.text, surface_of(row.text), surface) for row in held_out]
     readers = {}
-    for trait, known in values.items():
-        places = np.array([float(known.index(row.traits[trait])) for row in texts])
-        intercept, weights = _regression(inputs, places, groups)
+    for (trait, known), (intercept, weights) in zip(values.items(), fits, strict=True):
         kept = {name: weight for name, weight in zip(names, weights, strict=True) if weight}
         reader = TraitReader(intercept, kept, Reading(0, 0, 0.0, 0.0))
         truth = [known.index(row.traits[trait]) for row in held_out]
@@ -304,9 +303,8 @@ def _unmarked(text: str) -> str:
     return _LIST_MARK.sub("", _EMPHASIS.sub("", text))
 
 
-def _features(text: str, surface: Mapping[str, Scale]) -> dict[str, float]:
-    """Surface measures in standard deviations, clipped at 3, and 1 for each word that occurs."""
-    measured = surface_of(text)
+def _features(text: str, measured: Mapping[str, float], surface: Mapping[str, Scale]) -> dict[str, float]:
+    """A text's surface measures in standard deviations, clipped at 3, and 1 for each word that occurs."""
     found = {
         name: max(-_CLIP, min(_CLIP, (measured[name] - mean) / spread)) for name, (mean, spread) in surface.items()
     }
@@ -328,15 +326,27 @@ def _vocabulary(texts: Iterable[DeclaredText]) -> set[str]:
     return {token for token, found in questions.items() if len(found) >= _LEAST_QUESTIONS}
 
 
-def _regression(inputs: Any, places: Any, groups: Sequence[str]) -> tuple[float, list[float]]:
-    """Intercept and weights of a ridge regression, rounded so that they are the same on every machine."""
-    from sklearn.linear_model import Ridge
-    from sklearn.model_selection import GridSearchCV, GroupKFold
+def _regressions(inputs: Any, places: Any, groups: Sequence[str]) -> Iterator[tuple[float, list[float]]]:
+    """Intercept and weights of a ridge regression for each column of `places`, each of its own strength.
 
-    folds = GroupKFold(min(_FOLDS, len(set(groups))))
-    search = GridSearchCV(Ridge(), {"alpha": _STRENGTHS}, scoring="neg_mean_squared_error", cv=folds)
-    best = search.fit(inputs, places, groups=groups).best_estimator_
-    return round(float(best.intercept_), _DIGITS), [round(float(weight), _DIGITS) for weight in best.coef_]
+    They are rounded so that they are the same on every machine.
+    """
+    import numpy as np
+    from sklearn.linear_model import Ridge
+    from sklearn.model_selection import GroupKFold
+
+    folds = list(GroupKFold(min(_FOLDS, len(set(groups)))).split(inputs, groups=groups))
+
+    def error(strength: float) -> Any:
+        """Mean squared error on the questions left out, for each column."""
+        fits = ((Ridge(strength).fit(inputs[kept], places[kept]), out) for kept, out in folds)
+        return np.mean([((fit.predict(inputs[out]) - places[out]) ** 2).mean(axis=0) for fit, out in fits], axis=0)
+
+    best = np.argmin([error(strength) for strength in _STRENGTHS], axis=0)
+    fits = {place: Ridge(_STRENGTHS[place]).fit(inputs, places) for place in set(best)}
+    for column, place in enumerate(best):
+        fit = fits[place]
+        yield round(float(fit.intercept_[column]), _DIGITS), [round(float(one), _DIGITS) for one in fit.coef_[column]]
 
 
 def _reading(truth: Sequence[int], places: Sequence[float], questions: Sequence[str], values: int) -> Reading:
