@@ -85,21 +85,24 @@ class Judgement:
     @property
     def preferred(self) -> Preferred:
         """Which response both orders prefer; else a tie."""
-        one, other = (verdict.preferred for verdict in self.orders)
-        return one if one == MIRRORED[other] else "tie"
+        one, other = self.orders
+        return one.preferred if one.preferred == MIRRORED[other.preferred] else "tie"
 
     @property
     def failure(self) -> Failure | None:
         """Why an order has no verdict, if one has none."""
-        found = {verdict.failure for verdict in self.orders}
-        return next((failure for failure in _FAILURES if failure in found), None)
+        found = [verdict.failure for verdict in self.orders if verdict.failure]
+        return min(found, key=_FAILURES.index) if found else None
 
     @property
     def reason(self) -> Reason:
         """Why the pair is not decided; empty where it is."""
-        if self.failure or self.preferred != "tie":
-            return self.failure or ""
-        return "unclear" if "tie" in {verdict.preferred for verdict in self.orders} else "inconsistent"
+        if failure := self.failure:
+            return failure
+        one, other = self.orders
+        if "tie" in (one.preferred, other.preferred):
+            return "unclear"
+        return "inconsistent" if one.preferred == other.preferred else ""
 
     @property
     def consistent(self) -> bool:
@@ -136,13 +139,13 @@ class OrderTally:
 
     def add(self, judgement: Judgement) -> None:
         """Count one pair."""
-        if judgement.reason:
-            self.undecided[judgement.reason] += 1
+        if reason := judgement.reason:
+            self.undecided[reason] += 1
         preferred: Sequence[Preferred] = [verdict.preferred for verdict in judgement.orders]
         if "tie" not in preferred:
             self.first += preferred.count("first")
-            self.agreed += not judgement.reason
-            self.disagreed += bool(judgement.reason)
+            self.agreed += not reason
+            self.disagreed += bool(reason)
 
     @property
     def read(self) -> int:
