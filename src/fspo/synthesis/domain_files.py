@@ -42,6 +42,7 @@ __all__ = [
 Production = Literal["sampled", "restyled", "written"]
 """How responses come about: a language model's texts; such texts changed by rule; texts that people wrote."""
 
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where PyYAML was built with it
 _USUAL_JUDGE: dict[Production, str] = {"sampled": "llm", "restyled": "measured", "written": "declared"}
 
 
@@ -301,7 +302,7 @@ def read_yaml(file: Traversable) -> Any:
         DataError: the file is not text, or not YAML.
     """
     try:
-        return yaml.safe_load(file.read_text(encoding="utf-8"))
+        return yaml.load(file.read_text(encoding="utf-8"), _Loader)
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         what = " ".join(str(error).split())
         hint = " A text with ': ' or '#' in it needs quotation marks." if "mapping values" in what else ""
