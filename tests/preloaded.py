@@ -4,8 +4,8 @@ Importing torch, transformers and peft is most of what a command on a tiny model
 workers of pytest, does nothing else, and forks for each program: `python -m MODULE ARGUMENTS` or `python -c CODE` with
 its own arguments, environment, folder and streams, which can be killed at any moment. It ends as the interpreter ends,
 but takes no module apart. Two more things are not those of a new process: what a library reads from the environment
-while it is imported, and the seed of hashes. So a test that sets such a variable, or that is about starting, starts the
-program itself.
+while it is imported, except where a hub is, and the seed of hashes. So a test that sets such a variable, or that is
+about starting, starts the program itself.
 """
 
 from __future__ import annotations
@@ -49,19 +49,6 @@ _LATER = (
     "transformers.models.llama.tokenization_llama",
 )
 """Imported by commands while they work."""
-_NO_HUB = (
-    "pandas",
-    "pyarrow.parquet",
-    "pydantic",
-    "scipy.optimize",
-    "sklearn.linear_model",
-    "torch._dynamo",
-    "torch.distributed.fsdp",
-    "torch.distributed.tensor",
-    "torch.nn.attention.flex_attention",
-    "typer",
-)
-"""Those that read nothing about a hub from the environment."""
 
 
 class Program:
@@ -108,19 +95,18 @@ def start(
     stdin: IO[str] | None = None,
     stdout: IO[str] | None = None,
     stderr: IO[str] | None = None,
-    hub: bool = False,
     synced: bool = True,
 ) -> Program | subprocess.Popen[bytes]:
     """Start `python -m module arguments`, or `python -c CODE` if `module` is -c; a stream not given is /dev/null.
 
-    With `hub` it imports by itself the libraries that read where a hub is while they are imported. It writes as slowly
-    as a user's program, so that a kill can hit it there; without `synced` it does not wait for the disk.
+    It writes as slowly as a user's program, so that a kill can hit it there; without `synced` it does not wait for the
+    disk.
     """
     if sys.platform != "linux":  # elsewhere libraries don't survive a fork
         command = [sys.executable, *(["-m"] if module != "-c" else []), module, *map(str, arguments)]
         streams = [stream or subprocess.DEVNULL for stream in (stdin, stdout, stderr)]
         return subprocess.Popen(command, env=env, cwd=cwd, stdin=streams[0], stdout=streams[1], stderr=streams[2])
-    wanted = [module, *map(str, arguments)], dict(env), str(cwd), synced, hub
+    wanted = [module, *map(str, arguments)], dict(env), str(cwd), synced
     ending, reply = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with reply, Path(os.devnull).open("r+") as nothing:
         handles = [(stream or nothing).fileno() for stream in (stdin, stdout, stderr)]
@@ -136,7 +122,6 @@ def run(
     env: Mapping[str, str],
     cwd: Path = ROOT,
     stdin: str = "",
-    hub: bool = False,
     timeout: float = 1500,
 ) -> subprocess.CompletedProcess[str]:
     """`start` it, wait for its end, and return what it said."""
@@ -144,9 +129,7 @@ def run(
         read, said, err = (files.enter_context(tempfile.TemporaryFile("w+")) for _ in range(3))
         read.write(stdin)
         read.seek(0)
-        program = start(
-            module, *arguments, env=env, cwd=cwd, stdin=read, stdout=said, stderr=err, hub=hub, synced=False
-        )
+        program = start(module, *arguments, env=env, cwd=cwd, stdin=read, stdout=said, stderr=err, synced=False)
         try:
             code = program.wait(timeout)
         finally:
@@ -197,17 +180,13 @@ def _start_server(name: str) -> None:
         subprocess.run(command, stdin=listening, stdout=subprocess.DEVNULL, env=environment, cwd=ROOT, check=True)
 
 
-Wanted = tuple[list[str], dict[str, str], str, bool, bool]
-"""Module and arguments, environment, folder, whether it waits for the disk, and whether it is about a hub."""
+Wanted = tuple[list[str], dict[str, str], str, bool]
+"""Module and arguments, environment, folder, and whether it waits for the disk."""
 
 
 def _serve(listening: socket.socket) -> Wanted:
-    """Fork for the requests of all workers until the last has ended; returns in every new process, and never in this.
-
-    What is not about a hub goes on to a second process, which has imported everything.
-    """
+    """Fork for the requests of all workers until the last has ended; returns in every new process, never in this."""
     workers = [listening.accept()[0]]
-    second: list[socket.socket] = []
     while workers:
         for ready in select.select([listening, *workers], [], [])[0]:
             if ready is listening:
@@ -217,28 +196,8 @@ def _serve(listening: socket.socket) -> Wanted:
             if not message:
                 workers.remove(ready)
                 ready.close()
-            elif json.loads(message)[-1]:
-                if wanted := _fork(message, handles, listening, *workers, *second):
-                    return wanted
-            else:
-                if not second:
-                    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-                    if not os.fork():
-                        _close(*handles, ours, listening, *workers)
-                        _preload(_all())
-                        return _serve_one(theirs)
-                    theirs.close()
-                    second.append(ours)
-                socket.send_fds(second[0], [message], handles)
-                _close(*handles)
-    sys.exit()
-
-
-def _serve_one(requests: socket.socket) -> Wanted:
-    """Fork for every request; returns in every new process, and never in this one."""
-    while (received := socket.recv_fds(requests, 2**20, 4))[0]:
-        if wanted := _fork(received[0], received[1], requests):
-            return wanted
+            elif wanted := _fork(message, handles, listening, *workers):
+                return wanted
     sys.exit()
 
 
@@ -296,6 +255,12 @@ def _all() -> Sequence[str]:
     return [*names, *_LATER]
 
 
+def _read_hub_again() -> None:
+    """Read from the environment where a hub is: its library does so while it is imported."""
+    constants = importlib.reload(importlib.import_module("huggingface_hub.constants"))
+    importlib.import_module("huggingface_hub.hf_api").api.endpoint = constants.ENDPOINT
+
+
 def _run(module: str) -> None:
     """Run a module, or the code of `-c`, as the interpreter does."""
     if module == "-c":
@@ -322,10 +287,11 @@ if __name__ == "__main__":
     if os.fork():  # it goes on after the worker that has started it
         os._exit(0)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that wait for programs
-    _preload(_NO_HUB)
-    (module, *sys.argv[1:]), environment, folder, synced, _ = _serve(socket.socket(fileno=os.dup(0)))
+    _preload(_all())
+    (module, *sys.argv[1:]), environment, folder, synced = _serve(socket.socket(fileno=os.dup(0)))
     os.environ.clear()
     os.environ.update(environment)
+    _read_hub_again()
     os.chdir(folder)
     if not synced:
         unsync()

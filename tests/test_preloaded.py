@@ -80,11 +80,17 @@ def test_it_can_be_killed(tmp_path: Path) -> None:
 def test_where_a_hub_is_may_differ_from_program_to_program(tmp_path: Path, streams: tuple[IO[str], ...]) -> None:
     said = streams[1]
     text = (
-        "import sys\nassert 'torch' in sys.modules and 'transformers' not in sys.modules\n"
-        "from huggingface_hub import constants\nprint(constants.ENDPOINT, constants.HF_HUB_OFFLINE, flush=True)"
+        "import sys\nassert {'torch', 'transformers', 'huggingface_hub.hf_api'} <= sys.modules.keys()\n"
+        "from huggingface_hub import HfApi, constants, hf_api\n"
+        "assert constants.ENDPOINT == HfApi().endpoint == hf_api.api.endpoint\n"
+        "print(constants.ENDPOINT, constants.HF_HUB_OFFLINE, constants.HF_HUB_CACHE, flush=True)"
     )
     for place in ("http://127.0.0.1:1", "http://127.0.0.1:2"):
-        environment = program(tmp_path, text) | {"HF_ENDPOINT": place, "HF_HUB_OFFLINE": "0"}
-        assert start("of_the_test", env=environment, cwd=tmp_path, stdout=said, hub=True).wait(60) == 0
+        environment = program(tmp_path, text) | {
+            "HF_ENDPOINT": place,
+            "HF_HUB_OFFLINE": "0",
+            "HF_HOME": f"/{place[-1]}",
+        }
+        assert start("of_the_test", env=environment, cwd=tmp_path, stdout=said).wait(60) == 0
     said.seek(0)
-    assert said.read() == "http://127.0.0.1:1 False\nhttp://127.0.0.1:2 False\n"
+    assert said.read() == "http://127.0.0.1:1 False /1/hub\nhttp://127.0.0.1:2 False /2/hub\n"

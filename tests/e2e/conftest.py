@@ -28,6 +28,7 @@ PlotEntry.svg = PlotEntry.narrow = "<svg ></svg>"
 _READ_LATE = {"COLUMNS", "TERM"}
 """Variables that no library reads while it is imported."""
 _OF_A_HUB = {"HF_ENDPOINT", "HF_HOME", "HF_HUB_OFFLINE", "HF_TOKEN"}
+"""Variables that `preloaded` reads again for each program."""
 
 
 class Forked(TypedDict):
@@ -35,7 +36,6 @@ class Forked(TypedDict):
 
     env: dict[str, str]
     cwd: Path
-    hub: bool
 
 
 def command(*arguments: object) -> list[str]:
@@ -86,7 +86,7 @@ def _new(arguments: Sequence[object], stdin: str, variables: dict[str, str]) -> 
 
 def _forked(variables: dict[str, str]) -> Forked:
     """What `preloaded` needs for a program with these variables."""
-    return {"env": environment(**variables), "cwd": ROOT, "hub": bool(variables.keys() & _OF_A_HUB)}
+    return {"env": environment(**variables), "cwd": ROOT}
 
 
 def _program(first: str) -> list[str]:

@@ -18,7 +18,7 @@ def lines(*rows: dict[str, object]) -> bytes:
 
 
 def python(code: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    return preloaded.run("-c", code, env=environment(**variables), hub=True)
+    return preloaded.run("-c", code, env=environment(**variables))
 
 
 def test_a_published_dataset_becomes_one_of_fspo(tmp_path: Path) -> None:
