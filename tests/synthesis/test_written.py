@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import shlex
@@ -54,6 +55,18 @@ def made(config: SynthesisConfig, out: Path) -> PreferenceDataset:
     return PreferenceDataset.load(out)
 
 
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Name of a domain of the package -> its dataset by the usual settings, made once; not to be changed."""
+
+    @functools.cache
+    def folder(name: str) -> Path:
+        made(SynthesisConfig(domain=name), out := tmp_path_factory.mktemp(name))
+        return out
+
+    return folder
+
+
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The domain that the page prints, in the working folder."""
@@ -63,12 +76,14 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("name", WRITTEN)
-def test_the_domains_of_the_package_make_datasets_whose_labels_follow_the_traits(name: str, tmp_path: Path) -> None:
+def test_the_domains_of_the_package_make_datasets_whose_labels_follow_the_traits(
+    name: str, data: Callable[[str], Path]
+) -> None:
     questions, answers, users = WRITTEN[name]
     config, domain = SynthesisConfig(domain=name), load_domain(name)
     assert not asks_models(config)
-    dataset, splits = made(config, tmp_path), Splits.load(tmp_path / "splits.json")
-    checks = read_json(tmp_path / "checks.json")
+    dataset, splits = PreferenceDataset.load(data(name)), Splits.load(data(name) / "splits.json")
+    checks = read_json(data(name) / "checks.json")
     assert (len(domain.seeds), len(dataset.users)) == (questions, users)
     assert checks["counts"]["responses"] == questions * answers
     check_no_leak(splits.part(dataset, "train"), splits.part(dataset, "test"))
@@ -90,18 +105,16 @@ def test_the_domains_of_the_package_make_datasets_whose_labels_follow_the_traits
 
 
 @pytest.mark.parametrize("name", WRITTEN)
-def test_no_two_traits_of_a_domain_go_together(name: str, tmp_path: Path) -> None:
-    made(SynthesisConfig(domain=name), tmp_path)
-    correlation = read_json(tmp_path / "checks.json")["correlation"]
+def test_no_two_traits_of_a_domain_go_together(name: str, data: Callable[[str], Path]) -> None:
+    correlation = read_json(data(name) / "checks.json")["correlation"]
     for one, row in zip(correlation["attributes"], correlation["matrix"], strict=True):
         for other, r in zip(correlation["attributes"], row, strict=True):
             if one.partition("=")[0] != other.partition("=")[0]:
                 assert abs(r) < 0.02, (one, other)
 
 
-def test_the_card_says_how_the_texts_were_made(tmp_path: Path) -> None:
-    made(SynthesisConfig(domain="advice"), tmp_path)
-    card = (tmp_path / "README.md").read_text()
+def test_the_card_says_how_the_texts_were_made(data: Callable[[str], Path]) -> None:
+    card = (data("advice") / "README.md").read_text()
     assert "Questions and answers were written for this project (Apache-2.0)." in card
     assert "written, each to declared traits: length (12 to 22 words, or 40 to 60)" in card
     assert "language model" not in card.replace("No language model was asked.", "")
