@@ -55,6 +55,14 @@ def test_form_does_not_change_the_sentiment(signs: str, bulleted: bool, exclaime
     assert ATTRIBUTES["sentiment"].measure(f"{text} {signs}") == ATTRIBUTES["sentiment"].measure(PROSE)
 
 
+def test_the_reading_grade_is_the_automated_readability_index() -> None:
+    # 29 characters in 5 words; "Really?" is too short to count as a sentence.
+    text = "- A wonderful, moving film!\n- Really? 🎬"
+    assert ATTRIBUTES["reading_grade"].measure(text) == pytest.approx(4.71 * 29 / 5 + 0.5 * 5 / 1 - 21.43)
+    assert ATTRIBUTES["reading_grade"].measure("No.") == ATTRIBUTES["reading_grade"].measure("") == 0
+    assert ATTRIBUTES["reading_grade"].measure("Incomprehensibilities! " * 9) == 20
+
+
 def test_a_possessive_is_no_contraction() -> None:
     assert ATTRIBUTES["formality"].measure("The film's cast is large.") == 0
     assert ATTRIBUTES["formality"].measure("It's large.") < 0

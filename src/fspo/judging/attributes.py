@@ -1,8 +1,8 @@
 """Attributes of a text that people differ in, measured with well-kept libraries; the words that describe liking them.
 
-Sentiment is VADER's (Hutto and Gilbert 2014), emoji are counted by `emoji`, the reading grade is `textstat`'s, how rare
-words are is `wordfreq`'s (Speer 2022). What one attribute measures is kept out of the others where it can be: sentiment
-does not see emoji, exclamation marks or bullets.
+Sentiment is VADER's (Hutto and Gilbert 2014), emoji are counted by `emoji`, how rare words are is `wordfreq`'s
+(Speer 2022). What one attribute measures is kept out of the others where it can be: sentiment does not see emoji,
+exclamation marks or bullets.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ __all__ = [
 _BULLET = re.compile(r"^\s*[-*•]\s+")
 _WORD = re.compile(r"[^\W_]+(?:['\u2019-][^\W_]+)*")
 _SENTENCE_END = re.compile(r"(?<=[.!?])[\"'\u201d\u2019)]*\s+")
+_RUN = re.compile(r"\b[^.!?]+[.!?]*")
 _FIRST_PERSON = re.compile(r"\b(?:I|[Mm]e|[Mm]y|[Mm]ine|[Mm]yself)\b(?!\.)")
 _INFORMAL = re.compile(
     r"\b(?:\w+n['\u2019]t|\w+['\u2019](?:s|re|ve|ll|d|m)|kinda|sorta|gonna|wanna|gotta|really|totally|super"
@@ -129,11 +130,22 @@ def formality(text: str) -> float:
 
 
 def reading_grade(text: str) -> float:
-    """The automated readability index: about the school grade needed to read the wording, 0 to 20."""
-    from textstat import textstat
+    """The automated readability index: about the school grade needed to read the wording, 0 to 20.
 
+    Words are what lies between spaces; sentences of one or two words are not counted (Senter and Smith 1967).
+    """
     plain = plain_text(text)
-    return max(0.0, min(20.0, float(textstat.automated_readability_index(plain)))) if words(plain) else 0.0
+    if not words(plain):
+        return 0.0
+    characters, pieces = len(plain) - plain.count(" "), plain.count(" ") + 1
+    long = sum(_count(sentence) > 2 for sentence in _RUN.findall(plain))
+    grade = 4.71 * characters / pieces + 0.5 * _count(plain) / max(1, long) - 21.43
+    return max(0.0, min(20.0, grade))
+
+
+def _count(text: str) -> int:
+    """Number of words between spaces, without lone punctuation."""
+    return sum(any(map(str.isalnum, word)) for word in text.split())
 
 
 @lru_cache(maxsize=65536)
