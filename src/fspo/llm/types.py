@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from fspo.errors import ConfigError
@@ -88,7 +88,7 @@ class CompletionRequest:
 
     def record(self) -> dict[str, Any]:
         """All that decides the answer, ready for JSON; what earlier answers are found by."""
-        record = asdict(self)
+        record = {**vars(self), "messages": [dict(vars(message)) for message in self.messages]}
         if not self.logprobs:
             del record["logprobs"]  # answers from before there was such a wish stay valid
         return record

@@ -83,8 +83,8 @@ def _repeats(tokens: list[str]) -> bool:
 
 
 def _foreign(text: str, count: int, language: str) -> bool:
-    letters = [letter for letter in text if letter.isalpha()]
-    if language == "en" and letters:
+    if language == "en" and not text.isascii():
+        letters = [letter for letter in text if letter.isalpha()]
         latin = sum(unicodedata.name(letter, "").startswith("LATIN") for letter in letters)
         if latin < 0.8 * len(letters):
             return True
