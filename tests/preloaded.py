@@ -43,8 +43,10 @@ __all__ = ["Program", "forking", "run", "start"]
 ROOT = Path(__file__).parents[1]
 _LATER = (
     "matplotlib.backends.backend_svg",
+    "matplotlib.figure",
     "openai.resources.chat.completions",
     "pyarrow.parquet",
+    "sklearn.linear_model",
     "transformers.models.llama.modeling_llama",
     "transformers.models.llama.tokenization_llama",
 )
@@ -236,10 +238,22 @@ def _preload(names: Sequence[str]) -> None:
     """Import these modules for all that is forked, and check that no thread was begun: a fork would lose it."""
     for name in names:
         importlib.import_module(name)
+    _read_lists()
     threads = [(task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()]
     others = [name for name in threads if name != "jemalloc_bg_thd"]  # pyarrow's allocator begins its own anew
     assert len(others) == 1, f"importing began threads: {threads}"
     gc.freeze()
+
+
+def _read_lists() -> None:
+    """Read the lists of words that attributes measure with, and transformers' table of names: slow to read."""
+    from transformers.conversion_mapping import get_checkpoint_conversion_mapping
+
+    from fspo.judging.attributes import ATTRIBUTES
+
+    get_checkpoint_conversion_mapping("llama")
+    for attribute in ATTRIBUTES.values():
+        attribute.measure("A word of a text.")
 
 
 def _all() -> Sequence[str]:
