@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from benchmarks import study
 from benchmarks.study import SimulatedClient, coverage, run, simulated_config
 from fspo.study.material import load_material
 from fspo.study.simulated import Rater, TextTraits
+from tests import preloaded
 from tests.study.site import opened_site
 
 
-def test_every_vote_counts_once_although_the_server_is_killed(tmp_path: Path) -> None:
+def test_every_vote_counts_once_although_the_server_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def forked(command: list[str], cwd: Path) -> Any:
+        return preloaded.start(*command[2:], env=os.environ, cwd=cwd)
+
+    monkeypatch.setattr(study, "subprocess", SimpleNamespace(Popen=forked))
     config = simulated_config(tmp_path / "study", labels=2, comparisons=2)
     kinds = ["attentive"] * 6 + ["always-left", "careless"]
     found = run(config, kinds, kills=1, seed=0, pause=(0.1, 0.2), leaving=0.0)

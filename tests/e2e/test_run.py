@@ -86,7 +86,7 @@ def _kill_at(output: Path, sign: str, arguments: Sequence[object]) -> None:
     process = start("run", *arguments)
     while not list(output.glob(sign)):
         assert process.poll() is None, f"ended before there was a {sign}"
-        time.sleep(0.002)
+        time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     assert not (output / "metrics.json").exists()
