@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any, Literal
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
@@ -76,10 +77,12 @@ def join_names(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
+@cache
 def environment(*packages: str) -> Environment:
     """What pages are made with: everything is text unless it says otherwise, and a name that is missing is an error.
 
-    `packages` have templates of their own, which may include those of the report.
+    `packages` have templates of their own, which may include those of the report. All pages share the environment, so
+    that templates are compiled once; don't change it.
     """
     found = Environment(
         loader=ChoiceLoader([PackageLoader(package) for package in (*packages, "fspo.evaluation.report")]),
