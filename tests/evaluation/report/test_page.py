@@ -399,7 +399,7 @@ def test_the_variants_of_the_headlines_are_named(run_folder: Path, page: str) ->
     assert variants_note(details) == said
     assert variants_note({}) == ""
     assert said in page
-    rows = re.findall(r'<th scope="row">([\w-]+)</th>.*?<td class="words">(.*?)</td>', page, re.DOTALL)
+    rows = re.findall(r'<th scope="row">([\w-]+)</th>(?:(?!</tr>).)*?<td class="words">(.*?)</td>', page, re.DOTALL)
     assert "its mirror" in dict(rows)["few-shot"]
     assert "pref-ft weights it started from" in dict(rows)["fspo"]
     console = Console(width=200, no_color=True)
