@@ -226,6 +226,27 @@ def test_the_loop_learns_and_tells_of_every_step(tiny_model_path: Path, tmp_path
     assert "nll" in listener.notes[0]
 
 
+@pytest.mark.parametrize(
+    "changes", [{"objective": "ipo", "mirror": True}, {"objective": "mirrored-contrast", "bias_weight": 0.1}]
+)
+def test_the_reference_scores_each_validation_unit_once(
+    tiny_model_path: Path, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    config, entered = settings(**changes), list[str]()
+    measured = units(tiny_model_path, config, 3)
+    loop = trainer(tiny_model_path, tmp_path, config, validation=measured)
+    reference = loop._reference
+    assert reference is not None
+    loop._reference = lambda: entered.append("once more") or reference()  # type: ignore[func-returns-value]
+    before = loop.evaluate_episodes()
+    noisy(loop.model)
+    after = loop.evaluate_episodes()
+    assert len(entered) == 3
+    assert after != before
+    loop.validation = measured
+    assert loop.evaluate_episodes() == after
+
+
 def test_contrast_learns_to_read_the_labels(tiny_model_path: Path, tmp_path: Path) -> None:
     config = settings(objective="mirrored-contrast", steps=40, learning_rate=0.02, lora=None, users_per_step=4, shots=1)
     trainer(tiny_model_path, tmp_path, config).train()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -36,6 +36,7 @@ __all__ = [
     "reference_margins",
     "score",
     "total_loss",
+    "with_margins",
     "without_loss",
 ]
 
@@ -116,6 +117,18 @@ def reference_margins(reference: Reference, unit: Unit, config: TrainingConfig) 
     with torch.no_grad(), reference() as frozen:
         plain_B, mirrored_B, _ = _reference_margins(frozen, [unit], unit.policy, (), config)
     return Margins(tuple(plain_B.tolist()), None if mirrored_B is None else tuple(mirrored_B.tolist()))
+
+
+def with_margins(unit: Unit, scores: PassScores) -> Unit:
+    """The unit with what the reference said of it in a pass of its own, so that it isn't asked again.
+
+    A unit whose description is scored too stays as it is: the reference scores descriptions as well.
+    """
+    if unit.margins is not None or unit.described is not None or scores.reference_B is None:
+        return unit
+    mirrored_B = scores.reference_mirrored_B
+    margins = Margins(tuple(scores.reference_B.tolist()), None if mirrored_B is None else tuple(mirrored_B.tolist()))
+    return replace(unit, margins=margins)
 
 
 def total_loss(scores: PassScores, config: TrainingConfig) -> Tensor:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING
 
 import torch
 from torch.distributed.fsdp import FSDPModule
 
 from fspo.training.losses import Reference
+
+if TYPE_CHECKING:
+    from peft.tuners.tuners_utils import BaseTuner
 
 __all__ = ["FrozenReference", "reference_of", "trainable_weights", "untrained"]
 
@@ -33,14 +37,18 @@ def reference_of(model: torch.nn.Module, frozen: torch.nn.Module | None) -> Refe
     @contextmanager
     def without_adapters() -> Iterator[torch.nn.Module]:
         was_training, trained = model.training, trainable_weights(model).values()
-        model.eval()  # a reference drops nothing out
+        adapted: BaseTuner = model.base_model  # type: ignore[assignment]
+        if was_training:
+            model.eval()  # a reference drops nothing out
         try:
-            with model.disable_adapter():  # type: ignore[operator]
-                for weight in trained:
-                    weight.requires_grad_(True)  # peft turns this off, and sharded weights would remember it
-                yield model
+            adapted.disable_adapter_layers()  # as model.disable_adapter(), which also inspects every layer
+            for weight in trained:
+                weight.requires_grad_(True)  # peft turns this off, and sharded weights would remember it
+            yield model
         finally:
-            model.train(was_training)
+            adapted.enable_adapter_layers()
+            if was_training:
+                model.train()
 
     return without_adapters if frozen is None else FrozenReference(frozen, model)
 

@@ -34,6 +34,7 @@ from fspo.training.losses import (
     means,
     partial_loss,
     score,
+    with_margins,
     without_loss,
 )
 from fspo.training.rationalization import Rationalizer
@@ -101,7 +102,7 @@ class PolicyTrainer(Trainer):
         keep_memory()
         sleep_while_busy()
         self.course = Course()
-        self._reference, self.validation, self._rationalizer = reference, validation, rationalizer
+        self._reference, self.validation, self._rationalizer = reference, list(validation), rationalizer
         self._companion = companion
         self._figures: dict[str, float] = {}
         self._batch = StepBatch(())
@@ -205,15 +206,18 @@ class PolicyTrainer(Trainer):
         policy = self._unwrapped()
         was_training = policy.training
         policy.eval()
-        units = self.validation if self._rationalizer is None else self._rationalizer.measured(policy)
+        units: Sequence[Unit] = self.validation if self._rationalizer is None else self._rationalizer.measured(policy)
         process, count = self.accelerator.process_index, self.accelerator.num_processes
         rows: list[dict[str, float]] = []
         with torch.no_grad():
             for first in range(0, len(units), count):
                 counts = first + process < len(units)
-                # Whoever has had its units scores another one along with the others, and doesn't count it.
-                scores = self._scores(policy, [units[first + process if counts else 0]])
+                # A process without a unit left scores another one along with the others, and doesn't count it.
+                place = first + process if counts else 0
+                scores = self._scores(policy, [units[place]])
                 rows += [figures(scores, self._config)] if counts else []
+                if units is self.validation and not self.is_fsdp_enabled:
+                    self.validation[place] = with_margins(units[place], scores)
         policy.train(was_training)
         found = means([row for part in processes.collected(rows) for row in part])
         return {f"eval_{name}": value for name, value in found.items()}
