@@ -133,7 +133,7 @@ def length_controlled(
     plain = _plain(decided)
     data = _Data.of(anchors, ANCHOR_WEIGHT, method=0.0).joined(_Data.of(rows, 1.0, method=1.0))
     penalty = inverse_penalty if inverse_penalty is not None else _chosen(data)
-    weights = _fit(data, penalty)
+    weights = _fit([data], penalty)[0]
     return LengthControlled(
         win_rate=_win_rate(rows if undecided else decided, data, weights),
         plain=plain,
@@ -221,12 +221,19 @@ class _Data:
         return loss
 
 
-def _fit(data: _Data, inverse_penalty: float) -> _Array:
-    """The weights w that minimise sum(loss) + |w| / C."""
+def _fit(parts: Sequence[_Data], inverse_penalty: float) -> _Array:
+    """For each part, the weights w that minimise sum(loss) + |w| / C.
+
+    One fit with columns of its own for each part solves them all: a call of scikit-learn takes longer than its solver.
+    """
     # Imported here, as below: it takes a second, which commands that fit nothing should not wait for.
+    from scipy.linalg import block_diag
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
+    slopes = [part.features.T @ (part.weights * (part.scores - 0.5)) for part in parts]
+    if np.abs(slopes).max() * inverse_penalty <= 1:  # at 0, no coefficient gains more than its penalty costs
+        return np.zeros_like(slopes)
     model = LogisticRegression(
         l1_ratio=1.0,
         C=inverse_penalty,
@@ -237,15 +244,16 @@ def _fit(data: _Data, inverse_penalty: float) -> _Array:
         random_state=0,
     )
     # A score between 0 and 1 is partly a win and partly a loss.
-    features = np.concatenate([data.features, data.features])
-    won = np.repeat([1, 0], len(data.users))
-    shares = np.concatenate([data.weights * data.scores, data.weights * (1 - data.scores)])
+    features = np.tile(block_diag(*(part.features for part in parts)), (2, 1))
+    won = [part.weights * part.scores for part in parts]
+    lost = [part.weights * (1 - part.scores) for part in parts]
+    classes = np.repeat([1, 0], len(features) // 2)
     with warnings.catch_warnings():
         # Where length says the same as the method, the last digits don't converge, and the note tells that the figure
         # is extrapolated.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        model.fit(features, won, sample_weight=np.maximum(shares, _NOTHING))
-    weights: _Array = model.coef_[0]
+        model.fit(features, classes, sample_weight=np.maximum(np.concatenate(won + lost), _NOTHING))
+    weights: _Array = model.coef_.reshape(len(parts), -1)
     return weights
 
 
@@ -253,21 +261,24 @@ def _chosen(data: _Data) -> float:
     """C of the penalty whose fits best predict held-out users; the strongest of equals."""
     if len(data.users) < _FOLDS:
         return _INVERSE_PENALTIES[-1]
-    folds = _folds(data.users)
+    kept, held_out = _folds(data)
     losses = {
-        penalty: np.mean([data.part(out).loss(_fit(data.part(kept), penalty)).mean() for kept, out in folds])
+        penalty: np.mean(
+            [part.loss(weights).mean() for part, weights in zip(held_out, _fit(kept, penalty), strict=True)]
+        )
         for penalty in _INVERSE_PENALTIES
     }
     return min(_INVERSE_PENALTIES, key=losses.__getitem__)
 
 
-def _folds(users: Sequence[str]) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Rows to fit and rows to predict, five times: whole users, or single rows where there are too few users."""
+def _folds(data: _Data) -> tuple[list[_Data], list[_Data]]:
+    """Five parts to fit and five to predict: whole users, or single rows where there are too few users."""
     from sklearn.model_selection import GroupKFold
 
-    numbers = {user: number for number, user in enumerate(dict.fromkeys(users))}
-    groups = [numbers[user] for user in users] if len(numbers) >= _FOLDS else list(range(len(users)))
-    return list(GroupKFold(_FOLDS).split(users, groups=groups))
+    numbers = {user: number for number, user in enumerate(dict.fromkeys(data.users))}
+    groups = [numbers[user] for user in data.users] if len(numbers) >= _FOLDS else list(range(len(data.users)))
+    folds = list(GroupKFold(_FOLDS).split(data.users, groups=groups))
+    return [data.part(kept) for kept, _ in folds], [data.part(out) for _, out in folds]
 
 
 def _win_rate(rows: Sequence[Judged], data: _Data, weights: _Array) -> Estimate:
