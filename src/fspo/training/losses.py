@@ -116,7 +116,7 @@ def reference_margins(reference: Reference, unit: Unit, config: TrainingConfig) 
     """What the reference says of the pairs of one unit, in a pass of its own."""
     with torch.no_grad(), reference() as frozen:
         plain_B, mirrored_B, _ = _reference_margins(frozen, [unit], unit.policy, (), config)
-    return Margins(tuple(plain_B.tolist()), None if mirrored_B is None else tuple(mirrored_B.tolist()))
+    return _plain_numbers(plain_B, mirrored_B)
 
 
 def with_margins(unit: Unit, scores: PassScores) -> Unit:
@@ -126,9 +126,11 @@ def with_margins(unit: Unit, scores: PassScores) -> Unit:
     """
     if unit.margins is not None or unit.described is not None or scores.reference_B is None:
         return unit
-    mirrored_B = scores.reference_mirrored_B
-    margins = Margins(tuple(scores.reference_B.tolist()), None if mirrored_B is None else tuple(mirrored_B.tolist()))
-    return replace(unit, margins=margins)
+    return replace(unit, margins=_plain_numbers(scores.reference_B, scores.reference_mirrored_B))
+
+
+def _plain_numbers(plain_B: Tensor, mirrored_B: Tensor | None) -> Margins:
+    return Margins(tuple(plain_B.tolist()), None if mirrored_B is None else tuple(mirrored_B.tolist()))
 
 
 def total_loss(scores: PassScores, config: TrainingConfig) -> Tensor:
