@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,15 +12,13 @@ from hypothesis.extra import numpy as arrays
 
 from fspo.errors import ConfigError
 from fspo.judging.declared import DeclaredJudge
-from fspo.modeling.policy import Policy
 from fspo.preferences.response_pair import ResponsePair
-from fspo.preferences.types import Person, Preference, User
+from fspo.preferences.types import Preference, User
 from fspo.serving.questions import (
     Belief,
     choose_question,
     declared_chances,
     information_gains,
-    policy_chances,
     variances,
 )
 
@@ -72,15 +69,3 @@ def test_declared_users_prefer_what_has_their_traits() -> None:
     found = declared_chances(users, judge, questions, noise=0.1)
     assert found.tolist() == [[0.9, 0.5], [0.1, 0.5]]
     assert questions[0].answered("a", second=True) == Preference("a", "Q?", "No.", "Dear you!")
-
-
-def test_the_chances_of_a_policy_are_those_of_its_reward(tiny_model_path: Path) -> None:
-    policy = Policy.load(tiny_model_path, device="cpu")
-    shots = tuple(Preference("a", f"Film {n}?", f"Good {n}!", f"Bad, number {n}.") for n in range(2))
-    people = [Person(shots), Person(tuple(shot.swap() for shot in shots))]
-    pair = ResponsePair("A book?", "It was good!", "It was bad and slow.")
-    found = policy_chances(policy, people, [pair, ResponsePair(pair.prompt, pair.second, pair.first)])
-    first, second = policy.reward(people[0], pair.prompt, [pair.first, pair.second], against="mirror")
-    assert found[0, 0] == pytest.approx(1 / (1 + math.exp(second - first)))
-    assert found.sum(axis=1) == pytest.approx([1, 1]), "the other order, the other chance"
-    assert found.sum(axis=0) == pytest.approx([1, 1]), "the opposite labels, the opposite chance"

@@ -5,27 +5,23 @@ plausible users, and of each the chance that they prefer the first response. The
 person is to be each of them. The next question is the one that the plausible users disagree on most: by the expected
 gain of information about who the person is (Lindley 1956; BALD, arXiv 1112.5745), or by the variance of the chances.
 
-The chances come from the policy's own reward, given each plausible user's preferences (`policy_chances`), or from the
-utilities of users with declared traits (`declared_chances`).
+The chances come from the utilities of users with declared traits (`declared_chances`).
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import entr, expit, softmax
+from scipy.special import entr, softmax
 
 from fspo.errors import ConfigError
 from fspo.judging.judge import TextUtility
 from fspo.preferences.response_pair import ResponsePair
-from fspo.preferences.types import Person, User
-
-if TYPE_CHECKING:
-    from fspo.modeling.policy import Policy
+from fspo.preferences.types import User
 
 __all__ = [
     "Belief",
@@ -33,7 +29,6 @@ __all__ = [
     "choose_question",
     "declared_chances",
     "information_gains",
-    "policy_chances",
     "variances",
 ]
 
@@ -141,23 +136,6 @@ def declared_chances(
     gaps_UQ = np.array(gaps, dtype=np.float64).reshape(len(users), len(questions))
     undecided_UQ = (np.abs(gaps_UQ) < margin) | (gaps_UQ == 0)
     return np.where(undecided_UQ, 0.5, np.where(gaps_UQ > 0, 1 - noise, noise))
-
-
-def policy_chances(policy: Policy, people: Sequence[Person], questions: Sequence[ResponsePair]) -> Floats:
-    """[U, Q]: the chances by the policy's own reward, sigmoid(r(first) - r(second)) given each person's preferences.
-
-    The reward is the antisymmetric one, see `Policy.margins`.
-
-    Args:
-        policy: ranks the responses.
-        people: the plausible users, with preferences on other prompts than the questions'.
-        questions: what may be asked.
-
-    Raises:
-        DataError: a person has no preferences, or a question is too long.
-    """
-    pairs = [question.answered("", second=False) for question in questions]
-    return np.asarray(expit(np.array([policy.margins(person, pairs) for person in people], dtype=np.float64)))
 
 
 def _entropy(chances: Floats) -> Floats:

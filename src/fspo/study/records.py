@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -21,11 +21,10 @@ from fspo.errors import DataError
 from fspo.preferences.types import Preference
 from fspo.records import Record, read_records, write_records
 
-__all__ = ["CHOICES", "Choice", "Event", "Item", "Participant", "Stage", "StudyRecords"]
+__all__ = ["Choice", "Event", "Item", "Participant", "Stage", "StudyRecords"]
 
 Stage = Literal["practice", "label", "compare"]
 Choice = Literal["first", "second", "tie"]
-CHOICES: tuple[Choice, ...] = get_args(Choice)
 _FILES = {"participants": "participants.jsonl", "items": "items.jsonl", "events": "events.jsonl"}
 _REMEDY = "export the study again"
 

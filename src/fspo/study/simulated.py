@@ -14,7 +14,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Literal
 
 from fspo.preferences.types import Preference
 from fspo.preferences.wording import wording
@@ -24,10 +24,9 @@ from fspo.study.matching import as_shown
 from fspo.study.material import Material, WrittenText
 from fspo.study.records import Choice, Event, Item, Participant, StudyRecords
 
-__all__ = ["KINDS", "Kind", "Rater", "SimulatedArms", "TextTraits", "draw_rater", "expected_win_rate", "simulate_study"]
+__all__ = ["Kind", "Rater", "SimulatedArms", "TextTraits", "draw_rater", "expected_win_rate", "simulate_study"]
 
 Kind = Literal["attentive", "always-left", "careless"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
 _MARKS = re.compile(r"[\W_]+")
 _WORDS_PER_MINUTE = 240.0
 _CARELESS_SECONDS = 1.0

@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
-__all__ = ["downgrade", "upgrade"]
+__all__ = ["upgrade"]
 
 revision = "0005"
 down_revision = "0004"
@@ -19,10 +19,3 @@ def upgrade() -> None:
         bytes_of = "length(CAST({} AS BLOB))" if name == "sqlite" else "octet_length(CAST({} AS TEXT))"
         op.execute(f"UPDATE {table} SET nbytes = " + " + ".join(bytes_of.format(text) for text in texts))
         op.create_index(f"ix_{table}_nbytes", table, ["user_id", "nbytes"])
-
-
-def downgrade() -> None:
-    """Drop it."""
-    for table in _TEXTS:
-        op.drop_index(f"ix_{table}_nbytes", table)
-        op.drop_column(table, "nbytes")

@@ -3,13 +3,12 @@
 import sqlalchemy as sa
 from alembic import op
 
-__all__ = ["downgrade", "upgrade"]
+__all__ = ["upgrade"]
 
 revision = "0001"
 down_revision = None
 
 _NUMBER = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
-_PERSONAL = ("keys", "preferences", "conversations", "events")
 
 
 def upgrade() -> None:
@@ -68,12 +67,6 @@ def upgrade() -> None:
     )
     for table in ("withdrawals", "trainings"):
         op.create_index(f"ix_{table}_pseudonym", table, ["pseudonym"])
-
-
-def downgrade() -> None:
-    """Drop all tables."""
-    for table in ("trainings", "withdrawals", *reversed(_PERSONAL), "users"):
-        op.drop_table(table)
 
 
 def _personal(table: str, columns: list[sa.Column], unique: list[str]) -> None:  # type: ignore[type-arg]

@@ -5,7 +5,7 @@ from typing import Any
 import sqlalchemy as sa
 from alembic import op
 
-__all__ = ["downgrade", "upgrade"]
+__all__ = ["upgrade"]
 
 revision = "0004"
 down_revision = "studies"
@@ -28,9 +28,3 @@ def upgrade() -> None:
         batch.alter_column("policy", existing_type=sa.String(200), type_=sa.String(1_000), existing_nullable=False)
     for table in ("trainings", "withdrawals"):
         op.execute(f"UPDATE {table} SET pseudonym = 'person-' || substr(pseudonym, 1, 16)")
-
-
-def downgrade() -> None:
-    """Drop the columns; the longer pseudonyms can't be computed from the shorter ones."""
-    for table, column, *_ in reversed(_NEW):
-        op.drop_column(table, column)

@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
-__all__ = ["downgrade", "upgrade"]
+__all__ = ["upgrade"]
 
 revision = "0002"
 down_revision = "0001"
@@ -18,8 +18,3 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("number", name="pk_erasures"),
         sqlite_autoincrement=True,
     )
-
-
-def downgrade() -> None:
-    """Drop it."""
-    op.drop_table("erasures")

@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
-__all__ = ["downgrade", "upgrade"]
+__all__ = ["upgrade"]
 
 revision = "studies"
 down_revision = "0003"
@@ -55,12 +55,6 @@ def upgrade() -> None:
         ],
         ["id"],
     )
-
-
-def downgrade() -> None:
-    """Drop them."""
-    for table in ("study_items", "study_participants", "studies"):
-        op.drop_table(table)
 
 
 def _personal(table: str, columns: list[sa.schema.SchemaItem], unique: list[str]) -> None:

@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
-__all__ = ["downgrade", "upgrade"]
+__all__ = ["upgrade"]
 
 revision = "0003"
 down_revision = "0002"
@@ -12,8 +12,3 @@ down_revision = "0002"
 def upgrade() -> None:
     """Add the column."""
     op.add_column("trainings", sa.Column("withdrawal", sa.BigInteger(), nullable=False, server_default="0"))
-
-
-def downgrade() -> None:
-    """Drop it."""
-    op.drop_column("trainings", "withdrawal")
