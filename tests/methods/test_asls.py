@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from fspo.methods import user_weights
 from fspo.modeling.logprobs import branch_logprobs
 from fspo.preferences.types import Episode, Preference
 from tests.methods.adaptation_worlds import accuracy, adapting, liking_marks, margins
@@ -41,6 +42,18 @@ def test_a_user_is_tuned_on_where_the_last_interaction_ended(tiny_model_path: Pa
     for count in range(1, len(SHOTS) + 1):
         step_by_step = later.state(SHOTS[:count]).tensors
     assert all(torch.equal(at_once[name], step_by_step[name]) for name in at_once)
+
+
+def test_there_may_be_many_interactions(tiny_model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asls: Any = adapting(tiny_model_path, "asls")
+    tuned: list[int] = []
+    monkeypatch.setattr(user_weights, "take_steps", lambda weights, *_, **__: (tuned.append(1), weights)[1])
+    asls.loss = lambda shots: None
+    many = liking_marks(1000)
+    asls.state(many)
+    assert len(tuned) == len(many)
+    asls.state([*many, SHOTS[0]])
+    assert len(tuned) == len(many) + 1
 
 
 def test_interactions_before_the_last_are_seen_again_by_replay_alone(tiny_model_path: Path) -> None:

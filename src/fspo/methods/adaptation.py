@@ -103,10 +103,20 @@ class LastStates(Generic[T]):
     def __init__(self) -> None:
         self._of: dict[tuple[tuple[str, str, str], ...], T] = {}
 
-    def get(self, shots: Sequence[Preference], make: Callable[[Sequence[Preference]], T]) -> T:
-        """What belongs to these shots; `make` makes it where it is not in memory."""
+    def get(
+        self, shots: Sequence[Preference], make: Callable[[Sequence[Preference]], T], *, continues: bool = False
+    ) -> T:
+        """What belongs to these shots; `make` makes it where it is not in memory.
+
+        `continues`: `make` asks for what belongs to all shots but the last. So what belongs to the beginnings of the
+        shots is made first, from the longest one in memory on: `make` then finds it, however many shots there are.
+        """
         key = tuple((shot.prompt, shot.chosen, shot.rejected) for shot in shots)
         if key not in self._of:
+            if continues:
+                known = next((count for count in range(len(key) - 1, 0, -1) if key[:count] in self._of), 0)
+                for count in range(known + 1, len(key)):
+                    self.get(shots[:count], make)
             made = make(shots)
             while len(self._of) >= _REMEMBERED:
                 del self._of[next(iter(self._of))]
@@ -179,7 +189,11 @@ class Adaptation(ABC):
 
     def state(self, shots: Sequence[Preference]) -> UserState:
         """The state of a user who gave these shots, maybe none; the last ones stay in memory."""
-        return self._states.get(shots, lambda own: self.unknown() if len(own) < self.least_shots else self.adapt(own))
+
+        def made(own: Sequence[Preference]) -> UserState:
+            return self.unknown() if len(own) < self.least_shots else self.adapt(own)
+
+        return self._states.get(shots, made, continues=self.continues)
 
     @contextmanager
     def for_user(self, shots: Sequence[Preference]) -> Iterator[UserView]:

@@ -62,7 +62,7 @@ class ShownShots:
 
         timed = (trial.own.shots for trial in self.trials[:TIMED])
         for shots in (*timed, *self._scored(), *self._answered()):
-            states.get(shots, adapt)
+            states.get(shots, adapt, continues=kind.continues)
         return found
 
     def described(self) -> Counter[int]:
