@@ -16,6 +16,7 @@ import random
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,13 @@ from fspo.errors import ConfigError, FspoError
 from fspo.evaluation.scoring.eval_episodes import build_trials
 from fspo.evaluation.statistics.intervals import Estimate, clustered_mean
 from fspo.files import write_json, write_text
+from fspo.identity import digest, weights_identity
 from fspo.modeling.policy import Policy
 from fspo.modeling.quiet import quiet
 from fspo.preferences.splits import SplitDataset, Splits
+from fspo.preferences.types import Episode
 from fspo.progress import PlainProgress, Progress
+from fspo.records import KeyedLog
 from fspo.runs import pipeline
 from fspo.runs.config import RunConfig, load_config
 from fspo.runs.existing import Existing
@@ -37,14 +41,16 @@ __all__ = ["ROWS", "configured", "fewer_users", "main"]
 
 COMMON = Path(__file__).with_suffix(".yaml")
 RECIPE = "recipe"
+LABELLED = "labelled layout"
 TWELVE = "twelve users"
+POOLED = "pooled"
 UNTRAINED = "untrained"
 
 _SQUARED = ("training.fspo.contrast=squared", "training.fspo.observer_scale=2.5", "training.fspo.bias_weight=0.1")
 _PAIRS = (*_SQUARED, "training.fspo.responses=2", "training.fspo.queries=8")
 ROWS: Mapping[str, tuple[str, ...]] = {
     RECIPE: (),
-    "labelled layout": ("layout=labelled",),
+    LABELLED: ("layout=labelled",),
     TWELVE: (),
     "pairs": _PAIRS,
     "constant target": (*_PAIRS, "training.fspo.target=6.0"),
@@ -57,12 +63,13 @@ ROWS: Mapping[str, tuple[str, ...]] = {
         "training.fspo.beta=0.0833",
     ),
     "attention only": ("training.fspo.lora.target_modules=[q_proj, k_proj, v_proj, o_proj]",),
+    POOLED: (),
     "all layers": ("training.fspo.lora.last_layers=null",),
     "squared": _SQUARED,
     "no bias weight": ("training.fspo.bias_weight=0",),
     "no likelihood": ("training.fspo.pref_ft_weight=0",),
 }
-"""Row -> what is set for it besides."""
+"""Row -> what is set for it besides. `pooled` reads the policies of `recipe`, trained and not, shot by shot."""
 
 _SHOWN = {"reward_accuracy": "reward accuracy", "label_flip_rate": "label flip"}
 
@@ -75,8 +82,9 @@ def configured(row: str, data: Path, work: Path, overrides: Sequence[str] = ()) 
     """
     if row not in ROWS:
         raise ConfigError(f"There is no row '{row}' here; choose from {', '.join(ROWS)}.")
-    name = row.replace(" ", "-")
-    return load_config(COMMON, [f"name={name}", f"data={data}", *overrides, *ROWS[row]], work / name)
+    name = (RECIPE if row == POOLED else row).replace(" ", "-")
+    untrained = [] if row in (RECIPE, LABELLED, POOLED) else ["methods=[fspo]"]
+    return load_config(COMMON, [f"name={name}", f"data={data}", *untrained, *overrides, *ROWS[row]], work / name)
 
 
 def fewer_users(data: Path, out: Path, count: int, seed: int) -> Path:
@@ -112,16 +120,13 @@ def measure(
         counted = round(steps * tokens_each)
         progress.say(f"{number} of {len(rows)}: {row}, {steps} steps")
         metrics = _made(config, progress)
-        if number == 1:
-            record["rows"].append(_row(UNTRAINED, config, metrics["few-shot"], 0))
-        record["rows"].append(_row(row, config, metrics["fspo"], counted))
-        if row == RECIPE:
-            trained = Policy.load(pipeline.policy_of(RunFolder(config), "fspo"))
-            untrained = Policy.load(config.model, context="shots", layout=config.layout)
-            record["rows"] += [
-                _pooled_row(UNTRAINED, config, untrained, 0),
-                _pooled_row(row, config, trained, counted),
-            ]
+        if row == POOLED:
+            record["rows"] += _pooled_rows(config, counted, progress)
+        else:
+            if "few-shot" in metrics:
+                name = UNTRAINED if row == RECIPE else f"{UNTRAINED}, {row}"
+                record["rows"].append(_row(name, config, metrics["few-shot"], 0))
+            record["rows"].append(_row(row, config, metrics["fspo"], counted))
         if out is not None:
             write_json(out / "learning_ablation.json", record)
             write_text(out / "README.md", _page(record))
@@ -158,18 +163,42 @@ def _row(name: str, config: RunConfig, metrics: Mapping[str, Estimate], tokens: 
     return {"name": name, "domain": config.synthesis.domain, **shown, "tokens": tokens, "curve": curve}
 
 
-def _pooled_row(name: str, config: RunConfig, policy: Policy, tokens: int) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Margins:
+    """How much more a user would like the chosen response of each pair, in nats."""
+
+    margins: list[float]
+
+
+def _pooled_rows(config: RunConfig, tokens: int, progress: Progress) -> list[dict[str, Any]]:
     """The accuracy of the sum of the antisymmetric rewards under each shot alone, on the items of the evaluation."""
-    folder, asked = RunFolder(config), config.evaluation
+    folder = RunFolder(config)
     test = pipeline.splits_of(folder).part(pipeline.dataset_of(folder), "test")
-    right, users = [], []
-    for trial in build_trials(test, asked):
-        for query in trial.own.queries:
-            rewards = policy.reward(trial.own.shots, query.prompt, [query.chosen, query.rejected], against="pooled")
-            right.append(float(rewards[0] > rewards[1]))
-            users.append(trial.own.user)
-    found = {"reward_accuracy": clustered_mean(right, users).to_json(), "label_flip_rate": None}
-    return {"name": f"{name}, pooled", "domain": config.synthesis.domain, **found, "tokens": tokens, "curve": {}}
+    trials = [trial.own for trial in build_trials(test, config.evaluation)]
+    users = [trial.user for trial in trials for _ in trial.queries]
+    trained = pipeline.policy_of(folder, "fspo")
+    rows = []
+    for name, policy, weights in (
+        (UNTRAINED, Policy.load(config.model, context="shots", layout=config.layout), config.model),
+        (RECIPE, Policy.load(trained), weights_identity(trained)),
+    ):
+        found = KeyedLog(folder.path / "pooled.jsonl", _Margins).complete(
+            {digest([weights, config.layout, *map(repr, (*trial.shots, *trial.queries))]): trial for trial in trials},
+            lambda some, policy=policy: [_Margins(_summed(policy, trial)) for trial in some],
+            title=f"Reading {name} shot by shot",
+            progress=progress,
+        )
+        right = [float(margin > 0) for result in found for margin in result.margins]
+        accuracy = {"reward_accuracy": clustered_mean(right, users).to_json(), "label_flip_rate": None}
+        spent = {"tokens": 0 if name == UNTRAINED else tokens, "curve": {}}
+        rows.append({"name": f"{name}, {POOLED}", "domain": config.synthesis.domain, **accuracy, **spent})
+    return rows
+
+
+def _summed(policy: Policy, trial: Episode) -> list[float]:
+    """The margins under each shot alone, summed over the shots."""
+    each = [policy.margins([shot], trial.queries) for shot in trial.shots]
+    return [sum(margins) for margins in zip(*each, strict=True)]
 
 
 def _page(record: Mapping[str, Any]) -> str:

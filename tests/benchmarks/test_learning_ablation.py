@@ -37,7 +37,7 @@ def test_every_row_is_a_configuration(row: str, tmp_path: Path) -> None:
 def test_rows_are_measured_on_the_same_items(tiny_model_path: Path, tmp_path: Path) -> None:
     settings = [part for setting in (f"model={tiny_model_path}", *QUICK) for part in ("--set", setting)]
     where = ["--work", str(tmp_path / "work"), "--out", str(tmp_path / "out")]
-    arguments = ["--rows", "recipe,twelve users", "--tokens", "1", *settings, *where]
+    arguments = ["--rows", "recipe,pooled,twelve users", "--tokens", "1", *settings, *where]
     printed = io.StringIO()
     with redirect_stdout(printed):
         assert learning_ablation.main(arguments) == 0
