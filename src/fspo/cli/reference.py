@@ -44,12 +44,7 @@ def _sections(command: Any, path: str) -> Iterator[str]:
 
 
 def update_page(arguments: list[str], text: str, source: str) -> int:
-    """Write a generated page to the path in `arguments`, or compare it with `--check`.
-
-    Args:
-        arguments: of the command line: the path of the page, and optionally `--check`.
-        text: the page.
-        source: what the page is generated from, for the complaint.
+    """Write a page that `source` generates to the path in `arguments`, or compare it with `--check`.
 
     Returns:
         The exit code: 1 if the page differs.

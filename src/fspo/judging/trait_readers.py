@@ -220,13 +220,8 @@ def fit_readers(
 ) -> ReaderJudge | None:
     """Fit a reader of each trait on `texts`, and measure it on `held_out`; None without texts of two questions.
 
-    The strength of each regression is chosen by cross-validation in which no question is on both sides.
-
-    Args:
-        texts: of training questions.
-        held_out: of other questions.
-        values: trait -> its values, from one end to the other.
-        margin: of the judge.
+    No question has texts in both. `values` are each trait's values from one end to the other. The strength of each
+    regression is chosen by cross-validation in which no question is on both sides.
     """
     import numpy as np
 

@@ -140,13 +140,9 @@ class Adaptation(ABC):
     """Whether `adapt` starts from the state of all shots but the last."""
 
     def __init__(self, settings: Any, model: PreTrainedModel, renderer: EpisodeRenderer, folder: Path | None) -> None:
-        """Get ready; the model is as before whenever no user is entered.
+        """Get ready; the model, in evaluation mode, is as before whenever no user is entered.
 
-        Args:
-            settings: an instance of `Settings`.
-            model: the weights that it changes, in evaluation mode.
-            renderer: renders with `in_context`.
-            folder: the policy's folder, with what training left there; None for the base model.
+        `folder` holds what the training of a policy left there; None for the base model.
         """
         model.requires_grad_(False)  # only what belongs to a user learns
         self.settings, self.model, self.renderer, self.folder = settings, model, renderer, folder
@@ -163,11 +159,7 @@ class Adaptation(ABC):
     ) -> AdaptationWork | None:
         """The tokens of one `adapt`, so that an evaluation can be estimated; None: unknown.
 
-        Args:
-            settings: an instance of `Settings`.
-            renderer: renders with `in_context`.
-            shots: at least `least_shots`.
-            training: the settings of its training, if it trains a policy.
+        There are at least `least_shots`. `training` has the settings of its training, if it trains a policy.
         """
         return None
 

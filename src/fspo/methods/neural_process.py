@@ -70,15 +70,7 @@ class NeuralProcess(nn.Module):
     """From the embeddings of a user's shots to z, and from z to the factors and shifts of a model's blocks."""
 
     def __init__(self, space: FeatureSpace, *, hidden: int, heads: int, blocks: int, width: int) -> None:
-        """Make the weights.
-
-        Args:
-            space: turns embeddings into features.
-            hidden: width of z.
-            heads: of the attention among the shots.
-            blocks: of the model that are conditioned.
-            width: of the states of the model.
-        """
+        """Make the weights, for z of width `hidden`, and so many `blocks` of a model with states of this `width`."""
         super().__init__()
         self.space = space
         self.pair = nn.Linear(2 * space.projection.shape[1], hidden)

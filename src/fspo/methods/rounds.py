@@ -181,14 +181,9 @@ class Round:
         context: Context | None = None,
         max_new_tokens: int | None = None,
     ) -> dict[str, Reply]:
-        """The reply to each prompt, by its key, which also says which draw it is.
+        """The reply to each prompt, by its key, which also says which draw it is; the file `name` has them.
 
-        Args:
-            prompts: key -> prompt.
-            name: of the file in the round's folder.
-            model: answers in the place of the round's policy.
-            context: what it sees of the user, in the place of the method's.
-            max_new_tokens: in the place of the settings'.
+        The model, what it sees of the user, and the longest answer are those of the round unless others are given.
         """
         renderer = self.renderer if context is None else self.renderer.with_context(context)
         seeded = {key: replace(prompt, seed=self.seed(name, key)) for key, prompt in prompts.items()}

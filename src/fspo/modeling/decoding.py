@@ -92,12 +92,7 @@ class Columns:
 
 
 class DecodingRows:
-    """The streams' state, one in each row, and the attention plan of every decoding step.
-
-    Attributes:
-        base: the model.
-        scores: [B, V], the logits of every stream's next token.
-    """
+    """The streams' state, one in each row, and the attention plan of each decoding step; `scores` [B, V] are logits."""
 
     def __init__(self, base: PreTrainedModel) -> None:
         """There are no rows yet."""

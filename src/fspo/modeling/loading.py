@@ -146,11 +146,7 @@ def load_configuration(name: str | Path) -> Any:
 
 
 def pull(name: str, *, newest: bool = True) -> None:
-    """Fetch a hub's model; where the hub can't be reached, one that was fetched before is kept.
-
-    Args:
-        name: the model.
-        newest: whether another revision than the one that was fetched before is wanted.
+    """Fetch a hub's model, with `newest` in its newest revision; offline, one that was fetched before is kept.
 
     Raises:
         ModelError: the model can't be obtained.

@@ -36,13 +36,10 @@ def keep_memory() -> bool:
 
 
 def give_back_memory(above: float = 0.25) -> bool:
-    """Give freed memory back to the system if this process has more than a share of the machine's; whether it did.
+    """Give freed memory back to the system if this process has more than this share of all; whether it did.
 
     Kept memory falls into pieces as tensors of many sizes come and go, so a training would take more of it with every
     step. Elsewhere than on Linux with glibc nothing happens.
-
-    Args:
-        above: share of the machine's memory, from 0 to 1, that the process may keep.
     """
     try:
         resident = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])

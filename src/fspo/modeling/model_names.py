@@ -186,12 +186,7 @@ def policy_record(folder: Path) -> dict[str, Any]:
 
 
 def layout_note(place: str | Path, layout: LayoutName) -> str:
-    """A sentence on a policy that was trained with shots in another layout; empty for any other policy or model.
-
-    Args:
-        place: the policy's folder, or the name of a model.
-        layout: how shots are shown now.
-    """
+    """A sentence on a policy that was trained with shots in another layout; empty for any other policy or model."""
     path = Path(expanded(place)) / POLICY_FILE
     record = read_json(path) if path.is_file() else {}
     details = (record.get("details") or {}) if isinstance(record, dict) else {}

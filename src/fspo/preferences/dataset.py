@@ -454,11 +454,7 @@ def write_dataset(
 ) -> Path:
     """Write a dataset in bounded memory, row by row; what is wrong with a row comes out when it is loaded.
 
-    Args:
-        folder: where the files go.
-        users: the users.
-        preferences: the preferences.
-        conversations: whether prompts are conversations, for which the table has one more column.
+    If prompts are `conversations`, the table has one more column.
 
     Returns:
         The folder.

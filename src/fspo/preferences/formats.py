@@ -228,13 +228,8 @@ def from_table(table: Table, *, file: str, user: str | None = None, how: Reading
     """Make a dataset of a table in memory: a pandas DataFrame, a `datasets.Dataset`, or any rows by column name.
 
     The columns are `user`, `prompt`, `chosen`, `rejected` and, if you like, `question`, with text or messages as in
-    `from_trl_rows`; others are kept in `source`. A dataset is returned as it is.
-
-    Args:
-        table: the rows.
-        file: what errors call the table.
-        user: the user of all rows that name none; without it a row without a user is refused.
-        how: names of columns, and what becomes of repeated and contradictory rows.
+    `from_trl_rows`; others are kept in `source`. A dataset is returned as it is. Rows without a user are those of
+    `user`, or refused without one. Errors call the table `file`.
 
     Raises:
         DataError: naming table, row (from 1) and column of what is wrong.

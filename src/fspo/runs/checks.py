@@ -53,13 +53,9 @@ def check_synthesis(config: RunConfig) -> None:
 
 
 def check_instruments(config: EvaluationConfig, out: Path) -> list[str]:
-    """Check that the judges and reward models of an evaluation are there.
+    """Check that the judges and reward models of an evaluation in the folder `out` are there.
 
     Nothing is asked; a scorer's module is imported.
-
-    Args:
-        config: which there are.
-        out: folder of the evaluation.
 
     Returns:
         a line for each key that is not set, and one for answers in `out` that are not read.
@@ -141,15 +137,8 @@ def check_episodes(
 ) -> list[str]:
     """Look for leaks and draw the episodes of training and evaluation once, to find faults before training.
 
-    Where nothing is evaluated now, there need not be anything held out.
-
-    Args:
-        folder: the run.
-        dataset: its data.
-        splits: how they are divided.
-        trained: the methods to train; by default all that the run needs.
-        evaluated: whether the held-out part is needed.
-        model: its tokenizer counts what it can't read whole; None passes over that.
+    By default all methods are trained that the run needs. Where nothing is evaluated now, there need not be anything
+    held out. The tokenizer of `model` counts what it can't read whole; None passes over that.
 
     Returns:
         a line for each part that preferences are left out of, because they are too long.

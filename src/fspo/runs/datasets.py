@@ -325,10 +325,6 @@ def few_held_out(folder: Path, splits: Splits) -> str:
     """That too few users are held out for intervals, and the command that holds out enough.
 
     Empty if there are enough, or none.
-
-    Args:
-        folder: the dataset.
-        splits: how it is divided.
     """
     from fspo.evaluation.statistics.intervals import MINIMUM_USERS
 
@@ -412,11 +408,8 @@ def check_episodes_of(folder: Path, dataset: PreferenceDataset, shots: int, quer
 def larger_test(folder: Path, splits: Splits, error: TooFewPreferences, *, kept: int = 0) -> str:
     """The command that holds out enough questions for the users of the test part; empty where none does.
 
-    Args:
-        folder: the dataset; if it has a `splits.json`, the command holds out as many users as that.
-        splits: how the dataset is divided now.
-        error: who has too few in the test part.
-        kept: how many questions the training part needs.
+    The training part keeps at least `kept` questions. If the folder has a `splits.json`, the command holds out as many
+    users as that.
     """
     everything = sum(map(len, splits.questions.values()))
     there = min(user.unrelated for user in error.short)

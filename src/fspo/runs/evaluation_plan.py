@@ -125,11 +125,8 @@ def planned_evaluation(
 ) -> PlannedEvaluation | None:
     """The work of a run's evaluation, without that of judges and optional measures; None where nothing can be read.
 
-    Args:
-        config: the run.
-        test: the test part.
-        judged: whether answers are judged; if not, only a few are drawn for people to read.
-        out: folder with what an earlier call has measured; None: everything is to be done.
+    If answers are not judged, only a few are drawn for people to read. `out` has what an earlier call measured; None:
+    everything is to be done.
 
     Raises:
         DataError: preferences are too long and refused, or a user has too few that are not.

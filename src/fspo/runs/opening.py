@@ -43,13 +43,8 @@ def opening_questions(
     """At most `count` questions on different prompts, that together tell most of what a person likes.
 
     The responses to each question differ in many traits, and in other combinations of them than those to the questions
-    before; of such pairs the shorter ones come first. The seed decides among equals.
-
-    Args:
-        rows: hold the prompts, and the responses to each.
-        judge: knows the traits of the responses; texts that it does not know are left out.
-        count: how many are wanted.
-        seed: another one gives other questions.
+    before; of such pairs the shorter ones come first. The seed decides among equals. Responses that the judge does not
+    know are left out.
     """
     pairs = _pairs(rows, judge)
     rng = random.Random(f"{seed}/opening")

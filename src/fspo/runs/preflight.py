@@ -77,13 +77,7 @@ def check_inputs(folder: RunFolder, parts: Sequence[str], policy: Existing, *, d
     """Check all that making these parts of a run needs: data, models, policies, judges, reward models, endpoints.
 
     Endpoints are asked only if the folder is new, or something would be removed: otherwise nothing is lost if one does
-    not answer.
-
-    Args:
-        folder: the run.
-        parts: what is to be made.
-        policy: what becomes of parts that are there.
-        dry: fetch nothing, and ask no server but a hub whether it has a model.
+    not answer. A `dry` check fetches nothing, and asks no server but a hub whether it has a model.
 
     Returns what to know of the data and the models, one line each.
 
@@ -127,12 +121,8 @@ def check_inputs(folder: RunFolder, parts: Sequence[str], policy: Existing, *, d
 def check_model(name: str, *, fetch: bool = False, rewards: bool = False) -> list[str]:
     """Check that a model and its tokenizer can be loaded, without reading the weights.
 
-    Args:
-        name: the model.
-        fetch: obtain what is not on this machine; otherwise the hub is only asked whether it has the model.
-        rewards: whether it is to give rewards, and not text.
-
-    Returns a line on a model that is still to be fetched.
+    What is not on this machine is fetched with `fetch`; otherwise the hub is only asked whether it has the model. With
+    `rewards` it is to give rewards, and not text. Returns a line on a model that is still to be fetched.
 
     Raises:
         ModelError: it can't be loaded, has no chat template, or does not know all tokens of its tokenizer.

@@ -70,12 +70,8 @@ def planned_trainings(
 ) -> list[PlannedTraining]:
     """The trainings of these methods in their order.
 
-    Args:
-        folder: the run.
-        names: the methods.
-        train: the training part of the data, if it is there.
-        model: the model, if it is on this machine; its tokenizer counts.
-        again: whether what was done is to be removed first.
+    Their tokens are counted if the training part and the model are there. `again`: what was done is to be removed
+    first.
     """
     config, chosen = folder.config, set(names)
     rows = [row for row in training_order(methods_of(config)) if row.name in chosen]
@@ -162,13 +158,9 @@ def _seconds(folder: RunFolder, training: PlannedTraining) -> float:
 
 
 def too_large(model: str, tokens: float, copies: int, what: str) -> str:
-    """Why one episode can't be measured in some seconds; empty where it can.
+    """Why one episode can't be measured in some seconds; empty where it can. `what` begins a sentence on the memory.
 
-    Args:
-        model: name of the model.
-        tokens: of the episode.
-        copies: of the weights in memory: 4 with gradients and the optimizer's state, else 1.
-        what: the beginning of a sentence on the memory.
+    There are 4 copies of the weights in memory with gradients and the optimizer's state, else 1.
     """
     import torch
 

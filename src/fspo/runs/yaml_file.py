@@ -43,10 +43,8 @@ class Settings:
     def override(self, assignments: Iterable[str], every: Key = ()) -> None:
         """Apply `key.key=value` assignments in order; a value is read as YAML.
 
-        Args:
-            assignments: the assignments.
-            every: a section whose values hold for all sections beside it, such as ("training", "all"). A value that is
-                set in it also replaces the one that a section beside it has of its own.
+        The values of the section `every`, such as ("training", "all"), hold for all sections beside it. A value that is
+        set in it also replaces the one that a section beside it has of its own.
 
         Raises:
             ConfigError: an assignment has no `=`, an impossible value, or goes below a value that is no mapping.

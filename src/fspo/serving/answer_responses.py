@@ -18,13 +18,7 @@ __all__ = ["streamed_response", "whole_response"]
 async def whole_response(
     request: Request, begin: Callable[[], Awaitable[Answer]], form: Callable[[Answer, str], dict[str, Any]]
 ) -> Response:
-    """The whole answer.
-
-    Args:
-        request: whose client waits.
-        begin: begins the answer.
-        form: makes the body of an answer and its text.
-    """
+    """The whole answer, in the form of `form`, which gets the answer and its text; it stops when the client leaves."""
 
     async def read() -> Response:
         answer = await begin()
@@ -42,13 +36,7 @@ async def streamed_response(
     begin: Callable[[], Awaitable[Answer]],
     events: Callable[[Answer, AsyncIterator[Piece]], AsyncIterator[bytes]],
 ) -> Response:
-    """The answer as it is written, from its first piece on.
-
-    Args:
-        request: whose client waits.
-        begin: begins the answer.
-        events: makes server-sent events of an answer and its pieces.
-    """
+    """The answer as server-sent `events`, from its first piece on; it stops when the client leaves."""
 
     async def first() -> Response:
         answer = await begin()

@@ -80,15 +80,7 @@ class Answerer:
     def __init__(
         self, store: Store, engine: Engine, counters: ServerCounters, forgetter: Forgetter, admission: Admission
     ) -> None:
-        """Shots come from the store, answers from the engine.
-
-        Args:
-            store: of the users.
-            engine: answers.
-            counters: count the answers.
-            forgetter: notes whose shots the engine may keep.
-            admission: limits how many answers are under way.
-        """
+        """Shots come from the store, answers from the engine; the forgetter notes whose shots the engine may keep."""
         self._store, self._engine, self._counters, self._forgetter = store, engine, counters, forgetter
         self._admission = admission
 

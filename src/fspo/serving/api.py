@@ -222,13 +222,7 @@ _open = APIRouter()
 def create_app(
     store: Store, engine: Engine, settings: ServerSettings | None = None, *, questions: QuestionBank | None = None
 ) -> FastAPI:
-    """The application; it closes the engine at its end, and leaves the store open.
-
-    Args:
-        store: of the users.
-        engine: answers.
-        settings: limits.
-        questions: what the users may be asked; None: nothing.
+    """The application; it closes the engine at its end, and leaves the store open. Without `questions` it asks none.
 
     Raises:
         ConfigError: a limit of answers or requests is invalid.

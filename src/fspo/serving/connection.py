@@ -99,9 +99,7 @@ class StoreFull(StorageError):
 def connect(place: str | Path, *, busy_seconds: float = _BUSY_SECONDS) -> Engine:
     """Open the database and bring its tables to the newest version.
 
-    Args:
-        place: a folder, in which `store.sqlite` is made, or the URL of a Postgres database.
-        busy_seconds: how long a transaction waits for another one.
+    The place is a folder, in which `store.sqlite` is made, or the URL of a Postgres database.
 
     Raises:
         ConfigError: the URL is invalid, or needs a driver that is not installed.

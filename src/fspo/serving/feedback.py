@@ -56,9 +56,7 @@ class ThumbPair:
 def thumb_pairs(judged: JudgedAnswer, others: Sequence[JudgedAnswer]) -> list[ThumbPair]:
     """The preferences that follow from an answer's thumb.
 
-    Args:
-        judged: the answer.
-        others: the user's other answers to the same request that have a thumb, newest first.
+    The others are the user's answers to the same request that have a thumb, newest first.
     """
     if judged.thumb == "none":
         return []

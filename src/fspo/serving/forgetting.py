@@ -30,13 +30,7 @@ class Forgetter:
     """Knows for whom the engine may keep something, and since which deletion."""
 
     def __init__(self, store: Store, forget: Callable[[str], Awaitable[None]], *, seconds: float = 1.0) -> None:
-        """Args as follows.
-
-        Args:
-            store: of the users.
-            forget: drops what is kept of the user with this id, such as `Engine.forget`.
-            seconds: pass between two looks at the store.
-        """
+        """It looks at the store every `seconds`; `forget`, as of an `Engine`, drops what is kept of a user."""
         self._store, self._forget, self._seconds = store, forget, seconds
         self._marks: dict[str, int] = {}
         self._version = ""  # of the store, at the last look
@@ -113,12 +107,7 @@ class Forgetter:
 
 
 async def keep_erasing(store: Store, *, seconds: float) -> None:
-    """Erase again and again what a deletion could not erase at once, until this is cancelled.
-
-    Args:
-        store: of the users.
-        seconds: pass between two tries. A try does nothing where nothing is left.
-    """
+    """Erase what a deletion could not erase at once, every `seconds`, until this is cancelled."""
     while True:
         await anyio.sleep(seconds)
         try:

@@ -18,13 +18,7 @@ _LOG = logging.getLogger(__name__)
 
 
 async def health_of(store: Sessions, engines: Iterable[Engine], under_way: int) -> HealthView:
-    """How the store and the engines are; the log says why the store is unavailable.
-
-    Args:
-        store: of the users.
-        engines: all have to be alive.
-        under_way: answers that the server is writing.
-    """
+    """How the store and the engines are, which all have to be alive; the log says why the store is unavailable."""
     states = [await engine.state() for engine in engines]
     answers, alive = True, all(state.alive for state in states)
     try:

@@ -33,11 +33,7 @@ _GRACE = 20
 
 
 def bound(host: str, port: int) -> socket.socket:
-    """Take a port for `listen`, before anything is loaded or stored; the caller closes it.
-
-    Args:
-        host: name or address to listen on.
-        port: 0 takes a free one.
+    """Take a port for `listen` (0: a free one), before anything is loaded or stored; the caller closes it.
 
     Raises:
         ConfigError: nothing can listen there.
@@ -64,12 +60,8 @@ def listen(
 ) -> None:
     """Serve the application until SIGINT or SIGTERM, which let the requests under way finish.
 
-    Args:
-        app: what answers.
-        place: of `bound`.
-        announce: is called with the address, such as http://127.0.0.1:8000/v1, once connections are taken.
-        path: the end of that address.
-        access_log: whether the application's access log goes to stderr.
+    The place is that of `bound`. `announce` is called with the address, such as http://127.0.0.1:8000/v1, which ends in
+    `path`, once connections are taken. With `access_log` the application's access log goes to stderr.
 
     Raises:
         ConfigError: another program listens there since `bound`.

@@ -160,9 +160,6 @@ class Sessions:
     def marks(self, owners: Sequence[str]) -> dict[str, int]:
         """How far each user's deletions and changes have come; a user who does not exist is left out.
 
-        Args:
-            owners: ids of users.
-
         Returns:
             User -> the number of the last event that deleted or changed something of theirs; 0 for none.
         """

@@ -106,13 +106,7 @@ def exports_in(rows: Iterable[Preference]) -> Iterator[Export]:
 
 
 def record_export(store: Store, export: Export, folder: Path, *, policy: bool) -> None:
-    """Note in the store that a policy is trained on its users' preferences, or that a dataset holds them.
-
-    Args:
-        store: the store.
-        export: what the policy or the dataset has of the store.
-        folder: of the policy or the dataset.
-        policy: whether it is a policy.
+    """Note in the store that the policy, or the dataset, in a folder has its users' preferences.
 
     Raises:
         DataError: the folder's name is too long.

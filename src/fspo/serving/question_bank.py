@@ -35,11 +35,7 @@ class QuestionBank:
     """Q questions, and U plausible users with a known chance to prefer the first response to each."""
 
     def __init__(self, questions: Sequence[ResponsePair], chances: Floats) -> None:
-        """Begin without knowing anything of anybody.
-
-        Args:
-            questions: what may be asked.
-            chances: [U, Q], see `Belief`.
+        """Begin without knowing anything of anybody; for the chances see `Belief`.
 
         Raises:
             ConfigError: the chances are not those of these questions.
@@ -54,9 +50,8 @@ class QuestionBank:
     def next(self, preferences: Sequence[Preference], skip: Collection[str] = ()) -> NextQuestion | None:
         """The question whose answer tells most of a person, on a prompt that is not asked yet; None if none is left.
 
-        Args:
-            preferences: theirs, oldest first; those on other pairs than the bank's tell nothing here.
-            skip: ids of questions whose prompts they do not want to answer.
+        Their preferences come oldest first; those on other pairs than the bank's tell nothing here. The prompts of the
+        questions to skip, which are named by id, are not asked.
         """
         answers: dict[int, bool] = {}
         for one in preferences:

@@ -89,13 +89,7 @@ def variances(belief: Belief) -> Floats:
 def choose_question(
     belief: Belief, asked: Collection[int], strategy: Strategy = "information", *, seed: int = 0
 ) -> int | None:
-    """The number of the question to ask next; None if all were asked.
-
-    Args:
-        belief: what is known of the person.
-        asked: the numbers of the questions that are not to be asked, such as those that were.
-        strategy: what makes a question a good one.
-        seed: decides among equals, and what is chosen at random.
+    """The number of the question to ask next, not one that was asked; None if all were. The seed decides among equals.
 
     Raises:
         ConfigError: the strategy is unknown.
@@ -122,12 +116,8 @@ def declared_chances(
 ) -> Floats:
     """[U, Q]: the chances of users with weights for traits that the judge knows.
 
-    Args:
-        users: the plausible users.
-        judge: knows how much they like each response.
-        questions: whose responses the judge knows.
-        margin: utilities closer than this leave a user undecided.
-        noise: the chance of an answer against the user's own utilities.
+    Utilities closer than the margin leave a user undecided. `noise` is the chance of an answer against the user's own
+    utilities.
     """
     gaps = [
         [judge.utility(user, one.first, one.prompt) - judge.utility(user, one.second, one.prompt) for one in questions]

@@ -21,9 +21,7 @@ __all__ = ["RateLimits", "parse_rate"]
 def parse_rate(rate: str, option: str = "") -> list[RateLimitItem]:
     """A limit such as `60/minute`, or several with semicolons between them; none for the empty text.
 
-    Args:
-        rate: the text.
-        option: where it is from, for the error; empty: it says nothing of that.
+    The error names the option that the text is from, if one is given.
 
     Raises:
         ConfigError: it is no such limit.
@@ -49,12 +47,7 @@ class RateLimits:
         self._limiter = MovingWindowRateLimiter(MemoryStorage())
 
     def wait(self, owner: Owner, own: str = "") -> float:
-        """Count a request; return 0, or the seconds to wait where it is one too many.
-
-        Args:
-            owner: who sends it.
-            own: the user's own limit; empty: the usual one.
-        """
+        """Count a request; return 0, or the seconds to wait where the user's `own` limit, or else the usual, is met."""
         limits = parse_rate(own) or self._usual
         with self._lock:  # a test and its hit are one step
             for limit in limits:

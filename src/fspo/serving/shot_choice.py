@@ -35,13 +35,9 @@ _RECENT = 0.5
 
 
 def usable(preferences: Sequence[StoredPreference], prompt: str) -> list[StoredPreference]:
-    """The preferences that may be shown beside a prompt, oldest first.
+    """The preferences that may be shown beside a prompt, a transcript. They are given, and come, oldest first.
 
     Of repeated and contradictory ones the newest stays, and one on the prompt itself is left out, as in training.
-
-    Args:
-        preferences: of one user, in the order of their labels, oldest first.
-        prompt: the transcript of what is to be answered.
     """
     newest: dict[tuple[str, frozenset[str]], int] = {}
     for place, stored in enumerate(preferences):
@@ -54,13 +50,9 @@ def usable(preferences: Sequence[StoredPreference], prompt: str) -> list[StoredP
 def choose_shots(
     preferences: Sequence[StoredPreference], prompt: str, room: int, older: int = 0
 ) -> list[StoredPreference]:
-    """At most `room` of the preferences, in the order in which they are shown; see the module.
+    """At most `room` of the usable preferences, in the order in which they are shown; see the module.
 
-    Args:
-        preferences: usable ones of one user, oldest first.
-        prompt: the transcript of what is to be answered.
-        room: how many shots have room.
-        older: how many older preferences the user has, which were not read.
+    They are given oldest first; the user has `older` ones, which were not read.
     """
     if len(preferences) <= room:
         return list(preferences)

@@ -139,13 +139,7 @@ class Preferences(Sessions):
     def page(
         self, owner: Owner, *, limit: int, after: str | None = None, newest_first: bool = False
     ) -> Page[StoredPreference] | None:
-        """Some preferences of a user.
-
-        Args:
-            owner: the user.
-            limit: how many at most.
-            after: begin behind the preference with this id.
-            newest_first: the order; by default oldest first.
+        """At most `limit` preferences of a user, behind the one with the id `after`, oldest first by default.
 
         Returns:
             The page; None where the user has no preference with the id `after`.
@@ -169,16 +163,7 @@ class Preferences(Sessions):
         source: str = "",
         most: int = 10_000,
     ) -> StoredPreference:
-        """Save a preference; it is on disk when this returns.
-
-        Args:
-            owner: whose it is.
-            turns: the prompt.
-            chosen: the response that they prefer.
-            rejected: the other response.
-            origin: how the user made it.
-            source: where it comes from; free text.
-            most: how many preferences a user may have.
+        """Save a preference of a user, who may have `most` of them; it is on disk when this returns.
 
         Raises:
             DataError: nothing is preferred, the prompt is no conversation, or the user has `most` preferences, or

@@ -36,11 +36,8 @@ class Trainings(Sessions):
     ) -> None:
         """Note that these users' preferences are in a policy or a dataset, in place of an earlier one of its name.
 
-        Args:
-            name: of the policy or the dataset, such as its folder.
-            people: the users' pseudonyms; see `pseudonym`.
-            after: `last_withdrawal` before the preferences were read; by default that of now.
-            kind: whether a policy is trained on the preferences, or a dataset holds them.
+        The name is its folder, and the users are named by `pseudonym`. `after` is `last_withdrawal` before the
+        preferences were read; by default that of now.
 
         Raises:
             DataError: the name is too long.
@@ -52,14 +49,10 @@ class Trainings(Sessions):
             _note_training(session, name, kind, people, known)
 
     def record_reading(self, name: str, owners: Sequence[Owner]) -> int:
-        """Note that a dataset will hold these users' preferences, before they are read.
+        """Note that a dataset of this name, its folder, will hold these users' preferences, before they are read.
 
         So a deletion during the reading names the dataset. Notes of an earlier dataset of this name stay until
         `record_training`, since its files are still there.
-
-        Args:
-            name: of the dataset, such as its folder.
-            owners: the users.
 
         Returns:
             `last_withdrawal` before the preferences can be read.

@@ -44,14 +44,7 @@ class AnswerWriter:
     def __init__(
         self, store: StudyStore, config: StudyConfig, engines: Mapping[str, Engine], *, look_seconds: float = 1.0
     ) -> None:
-        """Args as follows.
-
-        Args:
-            store: of the participants.
-            config: the study.
-            engines: one for each arm; arms may share one.
-            look_seconds: how soon `watch` notices what another program has deleted in the store.
-        """
+        """Arms may share an engine. What another program has deleted in the store is noticed in `look_seconds`."""
         self._forgetter = Forgetter(store, self._drop, seconds=look_seconds)
         self._store, self._config, self._engines = store, config, dict(engines)
         self._together = asyncio.Semaphore(config.answers.together)

@@ -111,13 +111,8 @@ def create_study_app(
 ) -> Starlette:
     """The application; it closes the engines at its end, and leaves the store open. The study must be registered.
 
-    Args:
-        config: the study.
-        material: its prompts and texts.
-        store: of the participants.
-        engines: one for each arm.
-        look_seconds: how soon the engines drop what another program has deleted in the store.
-        erase_seconds: how soon the server tries again to erase what another program was reading.
+    Every `look_seconds` it looks for what another program has deleted in the store, and every `erase_seconds` it tries
+    again to erase what another program was reading.
     """
     study = _Study(config, material, store)
 

@@ -455,11 +455,7 @@ def _page_texts(language: str, given: Any) -> Any:
 
 
 def load_study(path: Path, overrides: Iterable[str] = ()) -> StudyConfig:
-    """Read a study's file.
-
-    Args:
-        path: the YAML file.
-        overrides: `key.key=value` assignments, which hold over the file.
+    """Read a study's file; `key.key=value` overrides hold over it.
 
     Raises:
         ConfigError: one sentence says what is wrong, and in which line.

@@ -17,14 +17,7 @@ Your choices are stored in a temporary folder, which is removed when the server 
 
 
 def demo_study(folder: Path, policy: str, *, labels: int = 4, comparisons: int = 4) -> StudyConfig:
-    """The demonstration.
-
-    Args:
-        folder: of the study.
-        policy: folder of a policy, or name of an untrained model, which sees labels as a conversation.
-        labels: pairs to label.
-        comparisons: comparisons of two answers.
-    """
+    """The demonstration, with the folder of a policy, or the name of a model, which sees labels as a conversation."""
     return StudyConfig.model_validate(
         {
             "name": "demo",

@@ -44,11 +44,8 @@ def draw_items(
 ) -> list[DrawnItem]:
     """All items of one participant: practice, labels, comparisons.
 
-    Args:
-        config: the study.
-        material: its prompts and texts.
-        chance: draws everything; `random.SystemRandom` in a running study, so that nobody can foresee it.
-        participants: with `assignment: between`, pair of arms -> how many participants have it.
+    In a running study `chance` is `random.SystemRandom`, so that nobody can foresee what is drawn. With `assignment:
+    between`, `participants` says how many have each pair of arms.
 
     Raises:
         DataError: the material does not suffice.

@@ -66,14 +66,7 @@ class Pages:
     """The pages in one language."""
 
     def __init__(self, config: StudyConfig, language: str, root: str, *, has_data: bool) -> None:
-        """Args as follows.
-
-        Args:
-            config: the study.
-            language: one of its languages.
-            root: what all addresses begin with.
-            has_data: whether the visitor is a participant, whose data the server has.
-        """
+        """All addresses begin with `root`; `has_data`: the visitor is a participant, whose data the server has."""
         self._config, self._language, self._root, self._has_data = config, language, root, has_data
 
     @property
@@ -86,10 +79,8 @@ class Pages:
     ) -> Response:
         """The first page.
 
-        Args:
-            hidden: names and values that the form sends along.
-            others: further languages, and the address of the page in each.
-            problem: what was wrong with the form.
+        The form sends the hidden names and values along; the others are further languages, with the address of the page
+        in each.
         """
         text = as_html(said(self._config.consent.text, self._language), links=True)
         heading, status = self.texts.consent_heading, 400 if problem else 200
@@ -99,12 +90,7 @@ class Pages:
         )
 
     def about(self, given: Mapping[str, str] | None = None, problem: str = "") -> Response:
-        """The questions about the participant.
-
-        Args:
-            given: id of a question -> its answer in the form that was sent.
-            problem: what was wrong with the form.
-        """
+        """The questions about the participant, with the answers that were given before by id of the question."""
         questions = [
             {"id": one.id, "text": said(one.text, self._language), "options": one.options} for one in self._config.about
         ]

@@ -108,14 +108,9 @@ class StudyPlan:
 def power_of(
     win_rate: float, participants: int, comparisons: float, given: Assumptions, *, alpha: float = _ALPHA
 ) -> float:
-    """The chance that a one-sided test at `alpha` finds a true win rate.
+    """The chance that a one-sided test at `alpha` finds a true win rate, which is above one half.
 
-    Args:
-        win_rate: the true one, above one half.
-        participants: with votes that count.
-        comparisons: of each participant.
-        given: spread and ties.
-        alpha: level of the test.
+    The participants are those with votes that count, each with so many comparisons.
 
     Raises:
         ConfigError: people can't differ that much.

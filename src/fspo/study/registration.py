@@ -27,16 +27,11 @@ _EXACT = {"extra_body", "quotas", "text", "title"}
 def registration_of(
     config: StudyConfig, material: Material, weights: Mapping[str, str | None] | None = None
 ) -> dict[str, Any]:
-    """The registration of a study, ready for JSON.
+    """The registration of a study, ready for JSON; `weights` identifies the weights of each arm, where they are known.
 
     Its `fingerprint` is the SHA-256 of the design and of all texts that items may be made of. Publish it before the
     study begins, and anybody can check afterwards that neither has changed: with the version of fspo that the
     registration names, because a later one may have further settings.
-
-    Args:
-        config: the study.
-        material: its texts.
-        weights: arm -> what identifies its weights, or None.
     """
     texts = digest(asdict(material), 64)
     return {

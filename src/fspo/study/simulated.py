@@ -198,12 +198,7 @@ def expected_win_rate(
 ) -> float:
     """The mean chance that the participants prefer the arm's answers, ties as half: what the votes are drawn from.
 
-    Args:
-        items: of all stages, in the order of the study.
-        raters: participant -> how they choose; items of others are left out.
-        arm: one of the two.
-        texts: of the study.
-        ties: whether comparisons have ties.
+    The items are of all stages, in the order of the study; those of participants without a rater are left out.
     """
     numbers: Counter[str] = Counter()
     scores = []

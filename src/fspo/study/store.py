@@ -72,14 +72,11 @@ class StudyStore(Store):
     def register(self, study: str, registration: Mapping[str, Any]) -> bool:
         """Record a study before its first participant; later calls check that it is still the same.
 
-        A study that has changed is recorded again as long as nobody has taken part.
+        A study that has changed is recorded again as long as nobody has taken part. For the registration see
+        `registration_of`.
 
-        Weights that were not known at first, such as those of a model that was not on this machine yet, are recorded
-        by the first call that knows them.
-
-        Args:
-            study: its name.
-            registration: of `registration_of`.
+        Weights that were not known at first, such as those of a model that was not on this machine yet, are recorded by
+        the first call that knows them.
 
         Returns:
             Whether this call recorded it.
@@ -149,12 +146,8 @@ class StudyStore(Store):
     ) -> str:
         """Add a participant who has given consent, with all items, and return the key of their personal link.
 
-        Args:
-            config: the study.
-            language: of the pages.
-            site: what the recruiting site has passed; empty without one.
-            invitation: nobody takes part twice with the same one; see `invitation_of`.
-            draw: draws the items, given how many participants have each pair of arms.
+        `site` is what the recruiting site has passed, empty without one. Nobody takes part twice with the same
+        invitation; see `invitation_of`. `draw` gets how many participants have each pair of arms.
 
         Raises:
             AlreadyTakesPart: somebody has begun with this invitation before.

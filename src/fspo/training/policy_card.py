@@ -36,15 +36,9 @@ def policy_card(
     training: TrainingConfig,
     results: Sequence[str] = ("Not evaluated yet.\n",),
 ) -> str:
-    """The card as Markdown.
+    """The card as Markdown; the context is what the model sees of a user.
 
-    Args:
-        title: heads the card.
-        about: what the policy is, in a sentence.
-        facts: what it was made from, one line each.
-        context: what the model sees of a user.
-        training: the settings.
-        results: lines of what was measured.
+    `about` is one sentence. `facts` say what the policy was made from, and `results` what was measured, one line each.
     """
     settings = training.model_dump(mode="json")
     return "\n".join(

@@ -528,12 +528,7 @@ class Training:
 
 
 def check_record(out: Path, identity: Mapping[str, Any], config: TrainingConfig) -> bool:
-    """Whether the training on record in `out` is finished.
-
-    Args:
-        out: folder of the policy, with `training.json`.
-        identity: of the training that it must be.
-        config: the settings of that training.
+    """Whether the training on record in the policy's folder `out` is finished.
 
     Raises:
         ConfigError: it is another training.
@@ -578,11 +573,7 @@ def move_policy(staged: Path, out: Path) -> None:
 def time_episode(config: TrainingConfig, model: str | Path, unit: Unit, folder: Path) -> float:
     """Seconds that one episode takes through a model, forth and back, as in a step of a training with these settings.
 
-    Args:
-        config: the settings, with one user in a step.
-        model: name of the model, which is loaded.
-        unit: the episode.
-        folder: an empty folder for what a trainer may write.
+    The settings have one user in a step. The folder is empty, for what a trainer may write.
 
     Raises:
         ModelError: the model can't be loaded, or can't be trained by trunk and branches.

@@ -80,17 +80,9 @@ class PolicyTrainer(Trainer):
     ) -> None:
         """Prepare a training of `config.steps` steps whose checkpoints and metrics live in `folder`.
 
-        Args:
-            model: the policy; weights that require gradients are trained.
-            config: the settings.
-            stream: the episodes, `config.users_per_step` for each step.
-            collator: renders them.
-            folder: gets `metrics.jsonl` and `checkpoints/`.
-            reference: enters the reference model, where the objective needs one.
-            validation: units scored every `config.evaluate_every` steps, rendered with both sides and the mirror.
-            companion: weights of a method's own, which are a part of the model.
-            rationalizer: lets the policy draft the descriptions of every step, where the settings ask for it.
-            callbacks: as transformers' Trainer takes them.
+        Weights that require gradients are trained. `reference` enters the reference model, and the rationalizer lets
+        the policy draft the descriptions of every step, where the settings ask for them. `validation` is scored every
+        `config.evaluate_every` steps, rendered with both sides and the mirror. The companion is a part of the model.
 
         Raises:
             ConfigError: a step has fewer users than there are processes, or these are to shard the weights in a way

@@ -117,17 +117,9 @@ def evaluate_systems(
     """Judge the answers and write the files of an evaluation (docs/evaluation.md); gives system -> measure -> estimate.
 
     Called again with the same arguments it resumes where it stopped: a judgement is found again by the judge, the user,
-    the prompt and both answers.
-
-    Args:
-        config: floors, and whether answers are matched.
-        systems: the answers.
-        judges: name -> judge, the headline first.
-        out: folder of the evaluation.
-        results: folder of `metrics.json` and `samples.jsonl`.
-        model: measures how fluent the answers are; without one the floor of fluency is not applied.
-        judge: the one that labelled the data, if there are any.
-        progress: shows the stages.
+    the prompt and both answers. The headline judge is the first of `judges`, and `judge` the one that labelled the
+    data, if there are any. `results` gets `metrics.json` and `samples.jsonl`. Without a `model`, which measures how
+    fluent the answers are, the floor of fluency is not applied.
 
     Raises:
         ConfigError: a judge has no identity.

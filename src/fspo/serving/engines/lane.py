@@ -108,16 +108,11 @@ class Lane:
         times_forgotten: Callable[[str], int],
         guidance: float = 0.0,
     ) -> None:
-        """Nothing is loaded yet.
+        """Nothing is loaded yet. `render` gives what the model reads of a request.
 
-        Args:
-            enter: gives the model.
-            renderer: of the same tokenizer.
-            render: what the model reads of a request.
-            cache: keeps the trunks; the prompt of a request without shots is not kept.
-            batch_size: how many requests are read and answered side by side.
-            times_forgotten: of an owner; the trunk of a request with another number is not kept.
-            guidance: how far answers are pushed away from those for mirrored shots; see `fspo.modeling.generation`.
+        `batch_size` requests are read and answered side by side. The prompt of a request without shots is not kept in
+        the cache, nor is the trunk of a request that was made before the latest time that its owner was forgotten.
+        `guidance`: see `fspo.modeling.generation`.
         """
         self._enter, self._render, self._cache, self._batch_size = enter, render, cache, batch_size
         self._times_forgotten = times_forgotten

@@ -55,11 +55,7 @@ def effects_of(
 ) -> list[Effect]:
     """The win rates in parts of the votes; a kind of part with a single value is left out.
 
-    Args:
-        items: of all stages.
-        pairs: of arms.
-        people: the participants.
-        questions: ids of the questions about participants that have fixed options.
+    The questions are ids of those about participants that have fixed options.
     """
     persons, tastes = {one.id: one for one in people}, _favourites(items)
     found: list[Effect] = []

@@ -111,11 +111,9 @@ def analyse(
 ) -> StudyFindings:
     """Analyse the records of one study.
 
-    Args:
-        records: of one study.
-        rules: whom the main analysis leaves out; by default the rules of a study that states none.
-        pairs: of arms, each with the arm first whose win rate is reported; by default as found, by name.
-        questions: ids of the questions about participants that have fixed options.
+    The rules, by default those of a study that states none, say whom the main analysis leaves out. Each pair has the
+    arm first whose win rate is reported; by default pairs are as found, by name. The questions are ids of those about
+    participants that have fixed options.
 
     Raises:
         DataError: there are no participants, or they are of several studies.

@@ -26,13 +26,7 @@ __all__ = ["is_page", "write_page"]
 
 
 def write_page(findings: StudyFindings, out: Path, *, title: str = "", registered: str = "") -> Path:
-    """Write the page to `out`.
-
-    Args:
-        findings: of the study.
-        out: the file.
-        title: of the study, by default its name.
-        registered: how it goes with its registration, of `registration_note`.
+    """Write the page to `out`; `registered` is the sentence of `registration_note`.
 
     Raises:
         StorageError: it can't be written.
