@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
@@ -13,7 +13,7 @@ from fspo.preferences.types import Episode, Preference
 from fspo.preferences.wording import wording
 from fspo.printing import counted
 
-__all__ = ["Balance", "EpisodeSampler", "ShortUser", "TooFewPreferences", "check_no_leak", "shots_beside"]
+__all__ = ["Balance", "EpisodeSampler", "ShortUser", "TooFewPreferences", "check_no_leak", "connected", "shots_beside"]
 
 T = TypeVar("T")
 
@@ -99,7 +99,7 @@ class EpisodeSampler:
             if user not in dataset.users:
                 raise unknown("user", user, dataset.users)
         wanted = [user for user in dataset.users if users is None or user in users]
-        self._groups = {user: _linked(dataset.of_user(user)) for user in wanted}
+        self._groups = {user: connected(dataset.of_user(user), _links) for user in wanted}
         short = [self._short(user) for user in wanted if not _sides(self._groups[user], shots, queries)]
         if short and not skip_short_users:
             raise self._too_few(short)
@@ -150,9 +150,9 @@ class EpisodeSampler:
         Raises:
             DataError: the other user has too few such preferences.
         """
-        taken = _links(episode.queries)
+        taken = _links(*episode.queries)
         own = self.dataset.of_user(user)
-        groups = [group for group in _linked(own) if taken.isdisjoint(_links(group))]
+        groups = [group for group in connected(own, _links) if taken.isdisjoint(_links(*group))]
         needed = len(episode.shots)
         if (there := sum(map(len, groups))) < needed:
             raise DataError(
@@ -205,7 +205,7 @@ class EpisodeSampler:
         return self._episode(user, tuple(_one(group, rng) for group in _some(rest, self.shots, rng)), queries)
 
     def _episode(self, user: str, shots: tuple[Preference, ...], queries: tuple[Preference, ...]) -> Episode:
-        if not _links(shots).isdisjoint(_links(queries)):
+        if not _links(*shots).isdisjoint(_links(*queries)):
             raise DataError(f"An episode of user '{user}' would show a query among its shots, which is a leak.")
         return Episode(user, shots, queries, self.dataset.users[user].description)
 
@@ -262,7 +262,7 @@ def shots_beside(prompt: str, preferences: Iterable[Preference], count: int) -> 
     return tuple(preference for _, _, preference in sorted(ranked, key=lambda row: row[:2])[:count])
 
 
-def _links(preferences: Iterable[Preference]) -> set[tuple[str, object]]:
+def _links(*preferences: Preference) -> set[tuple[str, object]]:
     """What must not be shared between shots and queries: questions, prompts, response pairs."""
     return {
         link
@@ -275,21 +275,26 @@ def _links(preferences: Iterable[Preference]) -> set[tuple[str, object]]:
     }
 
 
-def _linked(preferences: Sequence[Preference]) -> list[_Group]:
-    """Preferences in groups that share nothing with one another (connected components), in order of appearance."""
-    member: dict[tuple[str, object], list[Preference]] = {}
-    for preference in preferences:
-        touched = list({id(group): group for link in _links((preference,)) if (group := member.get(link))}.values())
-        group = max(touched, key=len, default=[])
-        group.append(preference)
-        for other in touched:
-            if other is not group:
-                group.extend(other)
-        for row in (preference, *(row for other in touched if other is not group for row in other)):
-            member.update(dict.fromkeys(_links((row,)), group))
-    order = {id(preference): index for index, preference in enumerate(preferences)}
-    groups = {id(group): sorted(group, key=lambda row: order[id(row)]) for group in member.values()}
-    return sorted((tuple(group) for group in groups.values()), key=lambda group: order[id(group[0])])
+def connected(rows: Sequence[T], links: Callable[[T], Iterable[Hashable]]) -> list[tuple[T, ...]]:
+    """The rows in groups without a link in common (connected components); groups and rows in order of appearance."""
+    parent: dict[Hashable, Hashable] = {}
+
+    def root(link: Hashable) -> Hashable:
+        while parent.setdefault(link, link) != link:
+            parent[link] = parent[parent[link]]
+            link = parent[link]
+        return link
+
+    firsts = []
+    for row in rows:
+        first, *others = links(row)
+        for other in others:
+            parent[root(other)] = root(first)
+        firsts.append(first)
+    groups: dict[Hashable, list[T]] = {}
+    for row, first in zip(rows, firsts, strict=True):
+        groups.setdefault(root(first), []).append(row)
+    return list(map(tuple, groups.values()))
 
 
 def _sides(groups: Sequence[_Group], shots: int, queries: int) -> tuple[list[_Group], list[_Group]] | None:

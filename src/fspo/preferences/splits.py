@@ -15,7 +15,8 @@ from fspo.errors import ConfigError, DataError
 from fspo.files import read_json, write_json
 from fspo.paths import expanded
 from fspo.preferences.dataset import PreferenceDataset, unknown
-from fspo.preferences.types import Split
+from fspo.preferences.sampling import connected
+from fspo.preferences.types import Preference, Split
 from fspo.preferences.wording import wording
 from fspo.printing import counted, nearest, option
 
@@ -262,22 +263,11 @@ def _apportion(total: int, fractions: Mapping[Split, float], kind: str) -> dict[
 
 def _linked_questions(dataset: PreferenceDataset) -> list[tuple[str, ...]]:
     """Questions in groups that share no prompt with one another."""
-    parent: dict[str, str] = {}
 
-    def root(id: str) -> str:
-        while parent.setdefault(id, id) != id:
-            parent[id] = parent[parent[id]]
-            id = parent[id]
-        return id
+    def links(row: Preference) -> tuple[tuple[str, str], ...]:
+        return ("question", row.question_id), ("prompt", wording(row.prompt))
 
-    first: dict[str, str] = {}
-    for preference in dataset.preferences:
-        question = preference.question_id
-        parent[root(question)] = root(first.setdefault(wording(preference.prompt), question))
-    groups: dict[str, list[str]] = {}
-    for question in dataset.questions():
-        groups.setdefault(root(question), []).append(question)
-    return [tuple(group) for group in groups.values()]
+    return [tuple({row.question_id for row in group}) for group in connected(dataset.preferences, links)]
 
 
 def _check_names(names: Iterable[str]) -> None:
