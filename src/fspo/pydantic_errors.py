@@ -7,13 +7,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Union, get_args, get_origin
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
 from fspo.keys import secret_in
 from fspo.printing import suggestion
 
-__all__ = ["Fault", "Key", "first_fault"]
+__all__ = ["Fault", "Key", "Section", "first_fault"]
 
 Key = tuple[str, ...]
 """Names of settings from the top, such as ("evaluation", "shots")."""
@@ -23,6 +23,12 @@ _SHOWN = 60
 """Characters of a value that a sentence shows, at most."""
 _ADDRESSED = frozenset({"endpoint", "ensemble", "judges", "reward_models"})
 """Settings that say how a server is asked, and so may hold a key."""
+
+
+class Section(BaseModel):
+    """A section of settings: it can't be changed, unknown keys are errors, and errors do not repeat what was given."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, protected_namespaces=())
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from fspo.errors import ConfigError
 from fspo.llm.endpoint_config import EndpointConfig
@@ -14,6 +14,7 @@ from fspo.methods.reader_table import READERS
 from fspo.methods.table import METHODS
 from fspo.modeling.layouts import DEFAULT_LAYOUT, EARLIER_LAYOUT, LayoutName
 from fspo.paths import PlaceName
+from fspo.pydantic_errors import Section
 
 __all__ = [
     "BASE",
@@ -29,7 +30,6 @@ __all__ = [
     "RewardVariant",
     "RobustnessConfig",
     "Sampling",
-    "Settings",
     "TaxConfig",
     "percent",
 ]
@@ -67,13 +67,7 @@ def _of_this_machine(dtype: object) -> object:
 _Counts = Annotated[tuple[Annotated[int, Field(ge=0)], ...], _IN_ORDER]
 
 
-class Settings(BaseModel):
-    """A section of settings: unknown keys are errors, and errors do not repeat what was given."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, protected_namespaces=())
-
-
-class Floors(Settings):
+class Floors(Section):
     """Minimum values of an answer. Below one of them it loses with every judge, or ties with another one below."""
 
     log_prob: float = -5.5
@@ -87,7 +81,7 @@ class Floors(Settings):
     """Words in the answer."""
 
 
-class RobustnessConfig(Settings):
+class RobustnessConfig(Section):
     """More conditions for the full context, on a part of the users; each costs one more trunk per user."""
 
     users: int | None = Field(default=6, ge=0)
@@ -105,7 +99,7 @@ class RobustnessConfig(Settings):
     each shot."""
 
 
-class JudgeConfig(Settings):
+class JudgeConfig(Section):
     """One more judge of the same answers; exactly one of endpoint, attributes and likes is set."""
 
     name: str = Field(min_length=1, pattern=r"^\w[\w.-]*$")
@@ -163,7 +157,7 @@ class JudgeConfig(Settings):
             raise ValueError(f"the prompt of the judge '{self.name}' does not show {{{missing[0]}}}; put it in")
 
 
-class RewardModelConfig(Settings):
+class RewardModelConfig(Section):
     """An external reward model, evaluated beside the methods; exactly one of model, endpoint and scorer is set."""
 
     name: str = Field(min_length=1, pattern=r"^\w[\w.-]*$")
@@ -191,7 +185,7 @@ class RewardModelConfig(Settings):
         return self
 
 
-class TaxConfig(Settings):
+class TaxConfig(Section):
     """A user costs `general + open + 2 * refusals` answers of each method; all weights score the items again."""
 
     users: int | None = Field(default=6, ge=1)
@@ -221,7 +215,7 @@ class TaxConfig(Settings):
         return self
 
 
-class ConversationConfig(Settings):
+class ConversationConfig(Section):
     """Conversations with simulated users, whose taste becomes known turn by turn; `turns` answers for each user."""
 
     turns: int = Field(default=10, ge=2)
@@ -249,7 +243,7 @@ _AFTERWARDS = frozenset({"floors", "long_rows", "observer_noise", "observer_prio
 """Settings that are applied each time to what was measured, or before it."""
 
 
-class EvaluationConfig(Settings):
+class EvaluationConfig(Section):
     """Settings of `evaluate`. Each method reads about `shots + queries * (2 + len(ladder))` pairs per user."""
 
     seed: int = 0

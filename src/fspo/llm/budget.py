@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from fspo.errors import ModelError
 from fspo.llm.cache import Spent
 from fspo.llm.types import CompletionRequest
+from fspo.pydantic_errors import Section
 
 __all__ = ["Account", "Budget", "BudgetReached", "Reserved"]
 
@@ -33,10 +34,8 @@ class Reserved:
         return Reserved(self.prompt + more.prompt, self.answer + more.answer)
 
 
-class Budget(BaseModel):
+class Budget(Section):
     """Limits of what an endpoint may cost, over all calls of a run together; by default none."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     tokens: int | None = Field(default=None, ge=1, description="Maximum tokens, prompts and answers together.")
     dollars: float | None = Field(default=None, gt=0, description="Maximum dollars; needs both prices.")

@@ -8,21 +8,20 @@ from importlib.util import find_spec
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from fspo.errors import ConfigError
 from fspo.identity import endpoint_identity
 from fspo.keys import looks_like_key, read_key, secret_in
 from fspo.llm.budget import Budget
 from fspo.llm.parameters import PARAMETERS
+from fspo.pydantic_errors import Section
 
 __all__ = ["EndpointConfig", "need_client"]
 
 
-class EndpointConfig(BaseModel):
+class EndpointConfig(Section):
     """Where an endpoint is, and how to ask it. The key is not part of it: it stays in the environment."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     base_url: str = Field(min_length=1, description="Address of the API, such as http://127.0.0.1:8000/v1.")
     model: str = Field(min_length=1, description="The model's name at the endpoint.")

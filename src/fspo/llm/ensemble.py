@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from fspo.errors import ConfigError
 from fspo.llm.batching import mark_unusable
@@ -29,6 +29,7 @@ from fspo.llm.types import (
 )
 from fspo.modeling.model_names import local_identity
 from fspo.paths import PlaceName
+from fspo.pydantic_errors import Section
 
 __all__ = ["Ensemble", "Member", "MemberConfig"]
 
@@ -39,10 +40,8 @@ _Piece = dict[int, dict[int, CompletionRequest]]
 """Place of a member -> place in the piece -> what it is asked."""
 
 
-class MemberConfig(BaseModel):
+class MemberConfig(Section):
     """One model of an ensemble: an endpoint, or a model on this machine."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     endpoint: EndpointConfig | None = None
     """An OpenAI-compatible endpoint; set either this or `model`."""

@@ -15,12 +15,13 @@ from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 import torch
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo
+from pydantic import AfterValidator, Field, ValidationInfo
 from torch import Tensor, nn
 
 from fspo.errors import DataError
 from fspo.preferences.types import Preference
 from fspo.printing import counted
+from fspo.pydantic_errors import Section
 
 __all__ = [
     "EpisodeBatch",
@@ -39,10 +40,8 @@ __all__ = [
 ]
 
 
-class ReaderSettings(BaseModel):
+class ReaderSettings(Section):
     """Settings of every reader."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     embedding: Literal["backbone", "sentence"] = "backbone"
     """What embeds a response: the run's model, from its hidden states, or the sentence embedder."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from fspo.errors import ConfigError
 from fspo.evaluation.benchmarks.benchmark import BENCHMARKS, BenchmarkConfig
@@ -28,7 +28,7 @@ from fspo.methods.table import ADAPTATIONS, METHODS, USUAL, Method, training_ord
 from fspo.modeling.layouts import DEFAULT_LAYOUT, LayoutName
 from fspo.paths import LocalPath, PlaceName
 from fspo.printing import command, nearest, suggestion
-from fspo.pydantic_errors import Key, first_fault
+from fspo.pydantic_errors import Key, Section, first_fault
 from fspo.runs.yaml_file import Settings, read_settings
 from fspo.synthesis.config import RENAMED, ExecutorConfig, SynthesisConfig
 from fspo.training.config import TrainingConfig
@@ -39,10 +39,8 @@ EVERY = "all"
 """The key below `training` and `readers` whose settings every trained method, or every reader, starts from."""
 
 
-class RunConfig(BaseModel):
+class RunConfig(Section):
     """Everything that a run depends on; `configs/` has complete files."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     name: str = Field("run", min_length=1, pattern=r"^[\w.-]+$")
     """Name of the run, for the report and by default for the folder below `runs/`."""

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 
 from fspo.errors import ConfigError
 from fspo.identity import digest
 from fspo.llm.endpoint_config import EndpointConfig
 from fspo.preferences.wording import is_blank
 from fspo.printing import counted
-from fspo.pydantic_errors import first_fault
+from fspo.pydantic_errors import Section, first_fault
 from fspo.runs.yaml_file import read_settings
 from fspo.study.texts import LANGUAGES, PageTexts, built_in
 
@@ -67,11 +67,7 @@ def said(text: Localised, language: str) -> str:
     return text if isinstance(text, str) else text[language]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
-
-
-class Arm(_Section):
+class Arm(Section):
     """One way to answer: a model, with or without the participant's labels."""
 
     policy: str | None = Field(
@@ -103,7 +99,7 @@ class Arm(_Section):
         return self
 
 
-class Source(_Section):
+class Source(Section):
     """Where prompts come from: a domain with written responses, or a JSONL file of the same form."""
 
     domain: str | None = Field(
@@ -125,7 +121,7 @@ class Source(_Section):
         return self
 
 
-class AttentionItem(_Section):
+class AttentionItem(Section):
     """An item with a correct choice."""
 
     prompt: Text = Field(description="The question.")
@@ -133,7 +129,7 @@ class AttentionItem(_Section):
     wrong: Text = Field(description="The other one.")
 
 
-class PracticeItem(_Section):
+class PracticeItem(Section):
     """An item to try the page on; its vote is never used."""
 
     prompt: Text = Field(description="The question.")
@@ -141,7 +137,7 @@ class PracticeItem(_Section):
     second: Text = Field(description="The other one.")
 
 
-class Labels(_Section):
+class Labels(Section):
     """Stage 1: pairs that the participant labels; they become the shots."""
 
     source: Source = Field(description="Where the pairs come from.")
@@ -150,7 +146,7 @@ class Labels(_Section):
     ties: bool = Field(default=False, description="Whether a participant may say that neither is better.")
 
 
-class Comparisons(_Section):
+class Comparisons(Section):
     """Stage 2: blind comparisons of two arms."""
 
     source: Source | None = Field(
@@ -167,7 +163,7 @@ class Comparisons(_Section):
     )
 
 
-class Matching(_Section):
+class Matching(Section):
     """What the two texts of an item have in common, so that it does not decide."""
 
     format: Literal["markdown", "paragraphs"] = Field(
@@ -186,7 +182,7 @@ class Matching(_Section):
     )
 
 
-class AnswerSettings(_Section):
+class AnswerSettings(Section):
     """How both arms sample."""
 
     max_tokens: int = Field(default=200, ge=1, description="Longest answer.")
@@ -196,7 +192,7 @@ class AnswerSettings(_Section):
     timeout: float = Field(default=300.0, gt=0, description="Seconds until an answer counts as failed.")
 
 
-class AboutQuestion(_Section):
+class AboutQuestion(Section):
     """An optional question about the participant."""
 
     id: Name = Field(description="Name of the answer in the records.")
@@ -216,7 +212,7 @@ class AboutQuestion(_Section):
         return self
 
 
-class Consent(_Section):
+class Consent(Section):
     """What a participant agrees to. Change the version when you change the text."""
 
     version: Text = Field(description="Stored with every participant.")
@@ -224,7 +220,7 @@ class Consent(_Section):
     contact: Text = Field(description="Whom to write to, such as an e-mail address; shown on every page.")
 
 
-class Recruiting(_Section):
+class Recruiting(Section):
     """How a recruiting site such as Prolific passes its participants in and gets them back."""
 
     participant: str = Field(default="PROLIFIC_PID", description="Name of the URL parameter with the participant's id.")
@@ -256,7 +252,7 @@ class Recruiting(_Section):
         return self
 
 
-class Exclusions(_Section):
+class Exclusions(Section):
     """Whose votes the main analysis leaves out; the report shows the results of everybody beside it."""
 
     unfinished: bool = Field(default=True, description="People who did not vote on everything.")
@@ -287,7 +283,7 @@ _PRACTICE = (
 )
 
 
-class StudyConfig(_Section):
+class StudyConfig(Section):
     """A whole study."""
 
     name: Name = Field(description="Small letters, digits, `-` and `_`; a store holds one study of each name.")

@@ -8,7 +8,9 @@ from importlib.resources import files
 from typing import Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import model_validator
+
+from fspo.pydantic_errors import Section
 
 __all__ = ["LANGUAGES", "PageTexts", "built_in"]
 
@@ -21,10 +23,8 @@ _GAPS = {
 """Text -> the names in braces that are filled in; the other texts are shown as they are."""
 
 
-class PageTexts(BaseModel):
+class PageTexts(Section):
     """Every text that a participant reads, but for the study's own."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     direction: Literal["ltr", "rtl"] = "ltr"
     language_name: str

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from fspo.errors import ConfigError
 from fspo.judging.attributes import attributes_named
@@ -12,6 +12,7 @@ from fspo.judging.pairwise import ANSWER_TOKENS
 from fspo.judging.topics import TOPIC
 from fspo.llm.types import CompletionRequest, Message
 from fspo.paths import PlaceName
+from fspo.pydantic_errors import Section
 from fspo.synthesis.domain_files import production_of, settings_of
 
 __all__ = [
@@ -41,10 +42,8 @@ RENAMED = {
 """Key of `synthesis` in earlier versions -> what to write now."""
 
 
-class Refinement(BaseModel):
+class Refinement(Section):
     """How descriptions are extended until they decide the pairs that were undecided (FSPO, section 5)."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     rounds: int = Field(default=3, ge=1)
     """Maximum sentences added to one description. It ends earlier if no pair is undecided."""
@@ -52,10 +51,8 @@ class Refinement(BaseModel):
     """Pairs that the judge sees in each round."""
 
 
-class Disagreement(BaseModel):
+class Disagreement(Section):
     """How often two users may disagree on pairs that both decide; a user outside is drawn again."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     least: float = Field(default=0.02, ge=0, lt=1)
     """Two users who disagree less than this are too similar: the later one is drawn again."""
@@ -71,10 +68,8 @@ class Disagreement(BaseModel):
         return self
 
 
-class Restyling(BaseModel):
+class Restyling(Section):
     """How sampled texts become responses by fixed rules, in domains whose responses are restyled."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     samples: int = Field(default=10, ge=2)
     """Texts to sample for each question; half of them are steered to praise, half to criticism."""
@@ -97,10 +92,8 @@ class Restyling(BaseModel):
         return self
 
 
-class SynthesisConfig(BaseModel):
+class SynthesisConfig(Section):
     """The section `synthesis` of a run. A domain's own `settings` come before the defaults below."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     seed: int = 0
     """Seed of questions, users, steering, styles and pairs; by default the run's seed."""
@@ -226,10 +219,8 @@ def usual_settings(config: SynthesisConfig) -> dict[str, Any]:
     return SynthesisConfig.model_validate({"domain": config.domain}).model_dump(mode="json")
 
 
-class ExecutorConfig(BaseModel):
+class ExecutorConfig(Section):
     """Where the labelling of synthesis runs. The data are the same."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: Literal["local", "ray"] = "local"
     """`local`: this process; `ray`: the workers of a Ray cluster."""

@@ -12,10 +12,11 @@ import yaml
 from pydantic import Field, TypeAdapter
 
 from fspo.errors import ConfigError
-from fspo.evaluation.config import EvaluationConfig, Settings
+from fspo.evaluation.config import EvaluationConfig
 from fspo.paths import PlaceName
 from fspo.preferences.published import Drawn
 from fspo.printing import suggestion
+from fspo.pydantic_errors import Section
 
 __all__ = ["BENCHMARKS", "Benchmark", "BenchmarkConfig", "Protocol", "Rows", "benchmark_of"]
 
@@ -96,7 +97,7 @@ class Benchmark:
     """Of the own domains: the section `synthesis` by which the data are made, that of the domain's file in configs/."""
 
 
-class BenchmarkConfig(Settings):
+class BenchmarkConfig(Section):
     """Settings of one benchmark. Every setting departs from the published protocol, and the comparison says so."""
 
     data: PlaceName | None = Field(default=None, min_length=1)
