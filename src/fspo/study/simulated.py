@@ -13,7 +13,7 @@ import random
 import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Literal
 
 from fspo.preferences.types import Preference
@@ -240,21 +240,13 @@ def _visit(
         if staying:
             choice = rater.choose(*texts, number, arms.texts, chance, ties=ties, right=one.correct)
             at += round(1000 * rater.seconds(*texts, chance))
+        drawn_with_texts = {**asdict(one), "first": texts[0], "second": texts[1]}
         item = Item(
+            **drawn_with_texts,
             id=f"{name}-{number}",
             participant=name,
-            stage=one.stage,
             position=positions[one.stage],
-            prompt=one.prompt,
-            topic=one.topic,
-            first=texts[0],
-            second=texts[1],
-            first_arm=one.first_arm,
-            second_arm=one.second_arm,
-            first_traits=dict(one.first_traits),
-            second_traits=dict(one.second_traits),
             right=one.correct,
-            shots=one.shots,
             choice=choice,
             shown=shown if staying else None,
             voted=at if staying else None,

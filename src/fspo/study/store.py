@@ -10,6 +10,7 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, Literal
 
 from sqlalchemy import exists, select
@@ -485,27 +486,9 @@ def _named(visit: Visit, item: str) -> StudyItemRow | None:
 
 
 def _row(owner: Owner, item: DrawnItem, position: int, at: int) -> StudyItemRow:
-    return StudyItemRow(
-        id=f"item_{secrets.token_hex(12)}",
-        user_id=owner.id,
-        created=at // 1000,
-        stage=item.stage,
-        position=position,
-        prompt=item.prompt,
-        topic=item.topic,
-        first=item.first,
-        second=item.second,
-        first_arm=item.first_arm,
-        second_arm=item.second_arm,
-        first_traits=dict(item.first_traits),
-        second_traits=dict(item.second_traits),
-        correct=item.correct or "",
-        shots=item.shots,
-        matched=True,
-        choice="",
-        shown=0,
-        voted=0,
-    )
+    drawn = {**asdict(item), "correct": item.correct or ""}
+    own = {"id": f"item_{secrets.token_hex(12)}", "user_id": owner.id, "created": at // 1000, "position": position}
+    return StudyItemRow(**drawn, **own, matched=True, choice="", shown=0, voted=0)
 
 
 def _in_records(row: Personal) -> str:
@@ -529,28 +512,9 @@ def _participant(row: ParticipantRow) -> Participant:
 
 
 def _item(row: StudyItemRow) -> Item:
-    return Item.model_validate(
-        {
-            "id": row.id,
-            "participant": _in_records(row),
-            "stage": row.stage,
-            "position": row.position,
-            "prompt": row.prompt,
-            "topic": row.topic,
-            "first": row.first,
-            "second": row.second,
-            "first_arm": row.first_arm,
-            "second_arm": row.second_arm,
-            "first_traits": row.first_traits,
-            "second_traits": row.second_traits,
-            "right": row.correct or None,
-            "shots": row.shots,
-            "matched": row.matched,
-            "choice": row.choice or None,
-            "shown": row.shown or None,
-            "voted": row.voted or None,
-        }
-    )
+    same = {name: getattr(row, name) for name in Item.model_fields if name not in ("participant", "right")}
+    empty = {name: same[name] or None for name in ("choice", "shown", "voted")}
+    return Item(**{**same, **empty}, participant=_in_records(row), right=row.correct or None)
 
 
 def _event(owner: Owner, kind: str, at: int, item: str = "", detail: Mapping[str, Any] | None = None) -> EventRow:
