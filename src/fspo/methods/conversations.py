@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from statistics import correlation, linear_regression
 from typing import TYPE_CHECKING, Protocol
 
 from fspo.errors import DataError
@@ -171,16 +172,11 @@ def alignment_slope(levels: Sequence[float | None]) -> Slope:
         ValueError: there are fewer than two levels.
     """
     known = [(turn, level) for turn, level in enumerate(levels, 1) if level is not None]
-    count = len(known)
-    if count < 2:
+    if len(known) < 2:
         raise ValueError("A slope needs two turns or more.")
-    middle, mean = (math.fsum(column) / count for column in zip(*known, strict=True))
-    turns = [turn - middle for turn, _ in known]
-    around = [level - mean for _, level in known]
-    across = math.fsum(turn * level for turn, level in zip(turns, around, strict=True))
-    of_turns, of_levels = math.fsum(turn**2 for turn in turns), math.fsum(level**2 for level in around)
-    slope = across / of_turns
-    return Slope(slope, slope * across / of_levels if of_levels > 0 else 0.0)
+    turns, found = zip(*known, strict=True)
+    varies = len(set(found)) > 1
+    return Slope(linear_regression(turns, found).slope, correlation(turns, found) ** 2 if varies else 0.0)
 
 
 def normalised(levels: Sequence[float]) -> list[float]:

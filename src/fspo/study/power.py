@@ -13,6 +13,7 @@ one, so never smaller. Its power comes from the noncentral t distribution with n
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -138,11 +139,7 @@ def participants_needed(
         if high > _MOST:
             return None
         high *= 2
-    low = max(MINIMUM_USERS - 1, high // 2)
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if enough(middle) else (middle, high)
-    return high
+    return bisect_left(range(high), True, lo=high // 2, key=enough)
 
 
 def plan_study(config: StudyConfig, given: Assumptions) -> StudyPlan:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
+
+from scipy.special import expit
 
 from fspo.errors import DataError
 from fspo.evaluation.config import BASE
@@ -116,13 +117,9 @@ def _ranked(games: Sequence[Game], baseline: str) -> Ranking | None:
 
 def _over_base(strength: float, low: float | None, high: float | None, games: Sequence[Game], method: str) -> Estimate:
     """A strength over the base model's, in log-odds, as a chance; of the method's own games and users."""
-    least, most = (None if end is None else _chance(end) for end in (low, high))
+    least, most = (None if end is None else float(expit(end)) for end in (low, high))
     own = [game.user for game in games if method in (game.first, game.second)]
-    return Estimate(_chance(strength), least, most, len(set(own)), len(own))
-
-
-def _chance(log_odds: float) -> float:
-    return 1 / (1 + math.exp(-log_odds))
+    return Estimate(float(expit(strength)), least, most, len(set(own)), len(own))
 
 
 def _range(best: int | None, worst: int | None) -> str:
