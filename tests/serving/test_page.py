@@ -26,7 +26,8 @@ from fspo.serving.api import ServerSettings, create_app
 from fspo.serving.connection import StoreBusy
 from fspo.serving.engine import GenerationRequest, Piece
 from fspo.serving.ownership import Owner
-from fspo.serving.page import CONTENT_POLICY, page_router, written_pairs
+from fspo.serving.page import page_router, written_pairs
+from fspo.serving.page_headers import page_headers
 from fspo.serving.question_bank import QuestionBank
 from fspo.serving.store import Store
 from tests.browser import PATIENCE, violations
@@ -122,9 +123,10 @@ def saved(page: Any, text: str) -> None:
 
 
 def test_files_of_the_page_allow_nothing_but_themselves(site: Site) -> None:
+    policy = page_headers(forms=False)["content-security-policy"]
     page = httpx2.get(site.address)
-    assert page.status_code == 200 and page.headers["content-security-policy"] == CONTENT_POLICY
-    assert "'unsafe" not in CONTENT_POLICY and CONTENT_POLICY.startswith("default-src 'none'")
+    assert page.status_code == 200 and page.headers["content-security-policy"] == policy
+    assert "'unsafe" not in policy and policy.startswith("default-src 'none'")
     assert not re.search(r"<script[^>]*>[^<]|<style|\sstyle=|\son\w+=|https?:", page.text)
     for name in re.findall(r'(?:src|href)="(page/[^"]+)"', page.text):
         found = httpx2.get(site.address + name)

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from fspo.modeling.builtin_model import BUILTIN_MODEL
+from fspo.serving.page_headers import page_headers
 from fspo.study.app import create_study_app
 from fspo.study.arms import load_models, open_engines, weights_of_arms
 from fspo.study.demo import demo_study
 from fspo.study.material import load_material
-from fspo.study.pages import CONTENT_POLICY
 from fspo.study.registration import registration_of
 from fspo.study.store import StudyStore
 from fspo.study.texts import LANGUAGES
@@ -244,11 +244,12 @@ def _hebrew() -> dict[str, str]:
 def test_the_pages_allow_nothing_but_themselves(tmp_path: Path) -> None:
     from tests.study.site import opened_site
 
-    assert "'unsafe" not in CONTENT_POLICY and CONTENT_POLICY.startswith("default-src 'none'")
+    policy = page_headers(forms=True)["content-security-policy"]
+    assert "'unsafe" not in policy and policy.startswith("default-src 'none'")
     with opened_site(tmp_path) as site:
         person = site.person().begin()
         for headers, _, _ in person.received:
-            assert f"content-security-policy: {CONTENT_POLICY}" in headers and "cache-control: no-store" in headers
+            assert f"content-security-policy: {policy}" in headers and "cache-control: no-store" in headers
         assert not re.search(r"<script[^>]*>[^<]|<style|\sstyle=|\son\w+=|https?:", person.page)
         assert "HttpOnly" in str(person.received) and "SameSite=lax" in str(person.received)
         for name in re.findall(r'(?:src|href)="(/files/[^"]+)"', person.page):

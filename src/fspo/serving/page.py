@@ -13,30 +13,12 @@ from pydantic import BaseModel
 from starlette.responses import Response
 
 from fspo.serving.api_errors import not_found
+from fspo.serving.page_headers import page_headers
 from fspo.serving.texts import MOST_OF_DESCRIPTION
 
-__all__ = ["CONTENT_POLICY", "WrittenPair", "page_router", "written_pairs"]
+__all__ = ["WrittenPair", "page_router", "written_pairs"]
 
-CONTENT_POLICY = "; ".join(
-    (
-        "default-src 'none'",
-        "script-src 'self'",
-        "style-src 'self'",
-        "img-src 'self'",
-        "connect-src 'self'",
-        "base-uri 'none'",
-        "form-action 'none'",
-        "frame-ancestors 'none'",
-        "require-trusted-types-for 'script'",
-    )
-)
-"""The browser loads and runs nothing but the server's own files, and asks only this server."""
-_HEADERS = {
-    "content-security-policy": CONTENT_POLICY,
-    "cross-origin-opener-policy": "same-origin",
-    "referrer-policy": "no-referrer",
-    "x-content-type-options": "nosniff",
-}
+_HEADERS = page_headers(forms=False)
 _KINDS = {"page.js": "text/javascript", "page.css": "text/css", "icon.svg": "image/svg+xml"}
 _LONGEST_ANSWER = 200  # tokens; an answer that people compare at a glance
 _PAIRS = 40

@@ -9,37 +9,18 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.responses import RedirectResponse, Response
 
+from fspo.serving.page_headers import page_headers
 from fspo.serving.schema import StudyItemRow
 from fspo.study.config import StudyConfig, said
 from fspo.study.flow import Step
 from fspo.study.rendering import as_html
 from fspo.study.texts import PageTexts
 
-__all__ = ["CONTENT_POLICY", "LONGEST_ANSWER", "Pages", "redirect", "static_file"]
+__all__ = ["LONGEST_ANSWER", "Pages", "redirect", "static_file"]
 
-CONTENT_POLICY = "; ".join(
-    (
-        "default-src 'none'",
-        "script-src 'self'",
-        "style-src 'self'",
-        "img-src 'self'",
-        "connect-src 'self'",
-        "base-uri 'none'",
-        "form-action 'self'",
-        "frame-ancestors 'none'",
-        "require-trusted-types-for 'script'",
-    )
-)
-"""The browser loads and runs nothing but the study's own files, and asks only this server."""
 LONGEST_ANSWER = 200
 """Characters of an answer about the participant."""
-_HEADERS = {
-    "content-security-policy": CONTENT_POLICY,
-    "cross-origin-opener-policy": "same-origin",
-    "referrer-policy": "no-referrer",
-    "x-content-type-options": "nosniff",
-    "cache-control": "no-store",
-}
+_HEADERS = {**page_headers(forms=True), "cache-control": "no-store"}
 _FILES = {
     "page.css": ("fspo.serving", "text/css"),
     "icon.svg": ("fspo.serving", "image/svg+xml"),
