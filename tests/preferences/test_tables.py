@@ -230,6 +230,17 @@ def test_names_that_people_use_are_matched_and_said(tmp_path: Path, names: tuple
     assert all(matched in note for note in imported.notes) and bool(imported.notes) == bool(matched)
 
 
+def test_names_are_matched_in_rows_with_other_columns_too(tmp_path: Path) -> None:
+    nobody = {name: text for name, text in GOOD.items() if name != "user"}
+    bob = {**nobody, "user_id": "bob"}
+    for rows, users in (([nobody, bob], ["ann", "bob"]), ([bob, nobody], ["bob", "ann"])):
+        path = write_lines(tmp_path / "t.jsonl", rows)
+        assert [row.user for row in read_preferences(path, Reading(user="ann")).dataset] == users
+    path = write_lines(tmp_path / "t.jsonl", [GOOD, bob])
+    with pytest.raises(DataError, match="row 2, column 'user': 'user_id' in this row, and 'user' in row 1"):
+        read_preferences(path)
+
+
 def test_columns_that_may_be_meant_are_named(tmp_path: Path) -> None:
     rows = [{"user": "ann", "instruction": "why?", "input": "x", "chosen": "so", "rejected": "thus"}]
     path = write_csv(tmp_path / "t.csv", rows)

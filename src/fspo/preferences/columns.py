@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from fspo.preferences.validation import ColumnsError, missing_columns
 from fspo.printing import column_option, nearest
 
-__all__ = ["NAMES", "TIME", "match_columns", "rename", "time_column"]
+__all__ = ["NAMES", "TIME", "TableNames", "match_columns", "rename", "time_column"]
 
 NAMES: Mapping[str, tuple[str, ...]] = {
     "user": (
@@ -27,6 +28,51 @@ NAMES: Mapping[str, tuple[str, ...]] = {
 
 TIME = ("time", "timestamp", "datetime", "date", "created_at", "created", "submitted_at", "updated_at", "rated_at")
 """Names of columns that say when a preference was given."""
+
+
+@dataclass
+class TableNames:
+    """What one table calls fspo's columns. Its rows need not all have the same columns, as in JSON Lines."""
+
+    file: str
+    """What errors call the table."""
+    named: Mapping[str, str] | None = None
+    """Names that are known already; see `match_columns`."""
+    names: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: NAMES)
+    """fspo's name of a column -> other names for it."""
+    some: bool = False
+    """Whether a row may lack columns of `named`."""
+    _matched: dict[tuple[object, ...], dict[str, str]] = field(default_factory=dict)
+    _first: dict[str, tuple[str, int]] = field(default_factory=dict)
+    """fspo's name -> the table's, and the first row that has it."""
+
+    @property
+    def found(self) -> list[Mapping[str, str]]:
+        """What `of` gave for the rows so far, once for rows with the same columns."""
+        return list(self._matched.values())
+
+    def of(self, row: Mapping[str, Any], number: int) -> Mapping[str, str]:
+        """Match the columns of a row: fspo's name -> the row's; see `match_columns`.
+
+        Raises:
+            DataError: several columns could be one of fspo's, or earlier rows have it under another name.
+        """
+        key = (*row, isinstance(row.get("chosen"), list))
+        if key not in self._matched:
+            named = self.named or {}
+            there = {ours: theirs for ours, theirs in named.items() if theirs in row} if self.some else named
+            matched = match_columns(row, there, self.file, number, self.names)
+            self._check_same(matched, row, number)
+            self._matched[key] = matched
+        return self._matched[key]
+
+    def _check_same(self, matched: Mapping[str, str], row: Mapping[str, Any], number: int) -> None:
+        for ours in self.names:
+            theirs = matched.get(ours, ours if ours in row else "")
+            before, earlier = self._first.setdefault(ours, (theirs, number)) if theirs else ("", 0)
+            if theirs != before:
+                what = f"'{theirs}' in this row, and '{before}' in row {earlier}; give it one name in all rows."
+                raise ColumnsError(f"{self.file}, row {number}, column '{ours}': {what}")
 
 
 def match_columns(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from fspo.errors import DataError
 from fspo.files import to_json, writing
-from fspo.preferences.columns import NAMES, match_columns, rename
+from fspo.preferences.columns import NAMES, TableNames, rename
 from fspo.preferences.conflicts import OnContradiction, OnDuplicate, Place, settle
 from fspo.preferences.dataset import (
     PreferenceDataset,
@@ -356,16 +356,14 @@ class _Collector:
     notes: dict[str, None] = field(default_factory=dict)
 
     def read(self, file: str, rows: _Rows) -> None:
-        columns: Mapping[str, str] | None = None
+        names = TableNames(file, self.how.columns)
         for number, row in rows:
-            first = columns is None
-            if columns is None:
-                columns = match_columns(row, self.how.columns, file, number)
-                self._say(columns)
-            with self.faults.row(first=first):
-                preference = self._preference(rename(row, columns, file, number), tuple(row), file, number)
-                self.preferences.append(preference)
+            with self.faults.row(first=not names.found):
+                renamed = rename(row, names.of(row, number), file, number)
+                self.preferences.append(self._preference(renamed, tuple(row), file, number))
                 self.places.append(Place(file, number))
+        for columns in names.found:
+            self._say(columns)
 
     def _say(self, columns: Mapping[str, str]) -> None:
         named = self.how.columns or {}

@@ -98,6 +98,16 @@ def test_systems_can_be_chosen_and_misspelt() -> None:
         read_answers(WIDE, systems=["thiers"])
 
 
+def test_the_users_column_is_no_system_where_the_first_row_lacks_it() -> None:
+    with pytest.raises(DataError, match="row 1, column 'user': empty, but other rows name their user"):
+        read_answers(
+            [
+                {"prompt": "Why?", "ours": "Because.", "theirs": "No idea."},
+                {"user_id": "ann", "prompt": "How?", "ours": "So.", "theirs": "No."},
+            ]
+        )
+
+
 def test_a_column_of_numbers_that_is_taken_as_a_system_is_told() -> None:
     rows = [WIDE[0] | {"score": "0.9"}, WIDE[0] | {"prompt": "How?", "score": "-2"}]
     (note,) = read_answers(rows).notes

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 from fspo.errors import DataError
 from fspo.identity import digest
-from fspo.preferences.columns import NAMES, match_columns, rename
+from fspo.preferences.columns import NAMES, TableNames, rename
 from fspo.preferences.formats import TRL_USER, numbered_rows
 from fspo.preferences.tables import find_tables, stem_of
 from fspo.preferences.types import User, transcript
@@ -140,14 +140,10 @@ class _Reader:
 
     def read(self, file: str, stem: str, rows: Iterable[tuple[int, dict[str, Any]]], faults: Faults) -> None:
         """Read one table."""
-        matched: Mapping[str, str] | None = None
+        names = TableNames(file, self.columns, _COLUMNS, some=True)
         for number, row in rows:
-            with faults.row(first=matched is None):
-                if matched is None:
-                    there = {ours: theirs for ours, theirs in self.columns.items() if theirs in row}
-                    matched = match_columns(row, there, file, number, _COLUMNS)
-                renamed = rename(row, {ours: theirs for ours, theirs in matched.items() if theirs in row}, file, number)
-                self._row(renamed, file, stem, number)
+            with faults.row(first=not names.found):
+                self._row(rename(row, names.of(row, number), file, number), file, stem, number)
 
     def finished(self) -> SystemAnswers:
         """All that was read.
