@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fspo.errors import DataError
+from fspo.errors import ConfigError, DataError
 from fspo.evaluation.systems.answer_tables import SystemAnswers, read_answers
 
 WIDE: list[dict[str, Any]] = [{"user": "ann", "prompt": "Why?", "ours": "Because.", "theirs": "No idea."}]
@@ -96,6 +96,15 @@ def test_systems_can_be_chosen_and_misspelt() -> None:
     assert set(read_answers(rows, systems=["ours", "others"]).answers) == {"ours", "others"}
     with pytest.raises(DataError, match="did you mean 'theirs'"):
         read_answers(WIDE, systems=["thiers"])
+
+
+def test_a_column_that_is_named_is_there() -> None:
+    rows = [{"seat": seat, "prompt": "Why?", "ours": "Because.", "theirs": "No idea."} for seat in ("ann", "bob")]
+    assert list(read_answers(rows, columns={"user": "seat"}).users) == ["ann", "bob"]
+    with pytest.raises(DataError, match=r"No row has a column 'saet', .*'user'; did you mean 'seat'"):
+        read_answers(rows, columns={"user": "saet"}, systems=["ours", "theirs"])
+    with pytest.raises(ConfigError, match="no column 'usr' of its own; did you mean 'user'"):
+        read_answers(rows, columns={"usr": "seat"}, systems=["ours", "theirs"])
 
 
 def test_the_users_column_is_no_system_where_the_first_row_lacks_it() -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from fspo.errors import DataError
+from fspo.errors import ConfigError, DataError
 from fspo.identity import digest
 from fspo.preferences.columns import NAMES, TableNames, rename
 from fspo.preferences.formats import TRL_USER, numbered_rows
@@ -96,14 +96,19 @@ def read_answers(
         systems: only these.
 
     Raises:
-        ConfigError: a source is no hub dataset's name.
-        DataError: naming file and row of what is wrong, or there are fewer than two systems.
+        ConfigError: a source is no hub dataset's name, or `columns` names a column that fspo does not know.
+        DataError: naming file and row of what is wrong, there are fewer than two systems, or a column that `columns`
+            names is in no row.
         StorageError: a file can't be read.
     """
+    unknown = next((name for name in columns or {} if name not in _COLUMNS), "")
+    if unknown:
+        raise ConfigError(f"A row of answers has no column '{unknown}' of its own{suggestion(unknown, _COLUMNS)}")
     reader, faults = _Reader(dict(columns or {}), tuple(systems)), Faults()
     with faults.row():
         for name, stem, rows in _tables(sources, faults):
             reader.read(name, stem, rows, faults)
+    reader.check_columns()
     faults.tell()
     return reader.finished()
 
@@ -137,13 +142,28 @@ class _Reader:
     named: Place | None = None
     """The first row that names a user."""
     unnamed: Place | None = None
+    met: dict[str, None] = field(default_factory=dict)
+    """The columns of all rows."""
 
     def read(self, file: str, stem: str, rows: Iterable[tuple[int, dict[str, Any]]], faults: Faults) -> None:
         """Read one table."""
         names = TableNames(file, self.columns, _COLUMNS, some=True)
         for number, row in rows:
+            self.met |= dict.fromkeys(row)
             with faults.row(first=not names.found):
                 self._row(rename(row, names.of(row, number), file, number), file, stem, number)
+
+    def check_columns(self) -> None:
+        """Check that the columns that were named are there.
+
+        Raises:
+            DataError: no row has one of them.
+        """
+        for ours, theirs in self.columns.items():
+            if self.met and theirs not in self.met:
+                raise DataError(
+                    f"No row has a column '{theirs}', which is to be the column '{ours}'{suggestion(theirs, self.met)}"
+                )
 
     def finished(self) -> SystemAnswers:
         """All that was read.
