@@ -117,6 +117,10 @@ def test_the_users_column_is_no_system_where_the_first_row_lacks_it() -> None:
         )
 
 
+def test_numbers_name_the_users_that_an_import_names() -> None:
+    assert list(read_answers([WIDE[0] | {"user": number} for number in (1.0, 2)]).users) == ["1", "2"]
+
+
 def test_a_column_of_numbers_that_is_taken_as_a_system_is_told() -> None:
     rows = [WIDE[0] | {"score": "0.9"}, WIDE[0] | {"prompt": "How?", "score": "-2"}]
     (note,) = read_answers(rows).notes

@@ -242,7 +242,7 @@ class _Reader:
         else:
             self.named = self.named or (file, number)
             about = {TRL_USER[name]: row[name] for name in TRL_USER if row.get(name) not in (None, "")}
-            user = parse_user({"id": str(row["user"]), **about}, file=file, number=number)
+            user = parse_user({"id": row["user"], **about}, file=file, number=number)
             id = user.id
             before = self.users.get(id)
             if about and before not in (None, User(id), user):
