@@ -154,6 +154,19 @@ def test_users_stand_beside_any_table(tmp_path: Path) -> None:
     assert (user.description, dict(user.traits)) == ("Likes it short.", {"length": -1.0})
 
 
+def test_a_folder_may_hold_the_tables_of_users(tmp_path: Path) -> None:
+    users = tmp_path / "people"
+    users.mkdir()
+    for name in ("ann", "bob"):
+        (users / f"{name}.csv").write_text(f"id,description\n{name},is {name}\n")
+    path = write_csv(tmp_path / "t.csv", [GOOD])
+    known = read_preferences(path, users=users).dataset.users
+    assert {user.id: user.description for user in known.values()} == {"ann": "is ann", "bob": "is bob"}
+    (users / "more.csv").write_text("id,description\nann,is ann\n")
+    with pytest.raises(DataError, match=r"more\.csv: user 'ann' is in another table"):
+        read_preferences(path, users=users)
+
+
 @pytest.mark.parametrize(
     ("content", "says"),
     [

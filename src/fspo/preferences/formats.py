@@ -424,16 +424,22 @@ def _in_use(users: Mapping[str, User], preferences: Iterable[Preference]) -> dic
 
 
 def read_users(path: Path) -> dict[str, User]:
-    """Read a table of users (id, description, group, traits), by their ids.
+    """Read a table of users (id, description, group, traits), or a folder of such tables, by their ids.
 
     Raises:
         DataError: naming file, row and column of what is wrong.
         StorageError: the file can't be read.
     """
-    (table,) = find_tables(path)
-    rows = list(table.rows())
-    users = (parse_user(row, file=str(path), number=number) for number, row in rows)
-    return by_id(users, file=str(path), rows=[number for number, _ in rows])
+    found: dict[str, User] = {}
+    for table in find_tables(path):
+        rows = list(table.rows())
+        parsed = (parse_user(row, file=table.name, number=number) for number, row in rows)
+        own = by_id(parsed, file=table.name, rows=[number for number, _ in rows])
+        twice = next((id for id in own if id in found), None)
+        if twice is not None:
+            raise DataError(f"{table.name}: user '{twice}' is in another table of {path} too; delete one of them.")
+        found |= own
+    return found
 
 
 def _lean_user(user: User) -> dict[str, Any]:
