@@ -167,6 +167,13 @@ def test_a_folder_may_hold_the_tables_of_users(tmp_path: Path) -> None:
         read_preferences(path, users=users)
 
 
+def test_a_folder_with_both_tables_is_a_dataset(tmp_path: Path) -> None:
+    dataset = read_preferences(write_csv(tmp_path / "t.csv", [GOOD])).dataset
+    folder = dataset.save(tmp_path / "data")
+    (folder / "dataset.json").unlink()
+    assert PreferenceDataset.from_file(folder) == dataset
+
+
 @pytest.mark.parametrize(
     ("content", "says"),
     [

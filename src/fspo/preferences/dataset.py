@@ -42,6 +42,7 @@ __all__ = [
     "FORMAT",
     "PreferenceDataset",
     "by_id",
+    "is_dataset",
     "iterate_arrow",
     "iterate_parquet",
     "messages",
@@ -356,7 +357,7 @@ class PreferenceDataset:
         from fspo.preferences.formats import Reading, read_preferences
 
         how = Reading(columns, user, on_duplicate, on_contradiction)
-        if how == Reading() and not users and not part and (Path(expanded(path)) / _MANIFEST).is_file():
+        if how == Reading() and not users and not part and is_dataset(Path(expanded(path))):
             return cls.load(path)
         return read_preferences(expanded(path), how, users=users, part=part).dataset
 
@@ -447,6 +448,11 @@ class PreferenceDataset:
         from fspo.preferences.formats import to_trl_rows
 
         return datasets.Dataset.from_list(list(to_trl_rows(self, conversational=conversational)))
+
+
+def is_dataset(folder: Path) -> bool:
+    """Whether a folder has the two tables of a dataset."""
+    return all((folder / name).is_file() for name in (_PREFERENCES, _USERS))
 
 
 def write_dataset(

@@ -16,7 +16,7 @@ from fspo.modeling.rendering import EpisodeRenderer
 from fspo.preferences.card import CARD, is_imported_card
 from fspo.preferences.columns import TIME
 from fspo.preferences.conflicts import OnContradiction, OnDuplicate
-from fspo.preferences.dataset import DATASET, PreferenceDataset
+from fspo.preferences.dataset import DATASET, PreferenceDataset, is_dataset
 from fspo.preferences.formats import TRL_USER, Reading, read_preferences, users_path_of
 from fspo.preferences.published import PUBLISHED, Drawn, Imported, from_published
 from fspo.preferences.sampling import EpisodeSampler, TooFewPreferences, check_no_leak
@@ -40,7 +40,6 @@ __all__ = [
     "columns_of",
     "few_held_out",
     "few_trained_on",
-    "is_dataset",
     "larger_test",
     "loses_splits",
     "notes_on",
@@ -215,11 +214,6 @@ def _with_published_kinds(error: DataError, what: Import) -> DataError:
         return error
     kinds = [kind for kind, published in PUBLISHED.items() if row.keys() >= set(published.columns)]
     return DataError(f"{error} For published data, add --format {' or '.join(kinds)}.") if kinds else error
-
-
-def is_dataset(folder: Path) -> bool:
-    """Whether a dataset was saved in this folder."""
-    return all((folder / name).is_file() for name in ("preferences.parquet", "users.parquet"))
 
 
 def read_published(source: str, kind: Source, *, part: str = "", **drawn: Any) -> Imported:
