@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
+from fspo.evaluation.answering_stage import AnsweringStage
 from fspo.evaluation.artifacts import read_details
 from fspo.evaluation.judges.win_rates import Answer
-from fspo.evaluation.scoring.reward_models.protocol import FunctionRewardModel
-from fspo.preferences.types import Preference
+from fspo.evaluation.scoring.eval_episodes import Trial
+from fspo.evaluation.scoring.reward_models.loading import given_reward_model
+from fspo.evaluation.scoring.reward_models.protocol import Failed, FunctionRewardModel, RewardRequest
+from fspo.preferences.types import Episode, Preference
 from fspo.records import KeyedLog
 from tests.evaluation.running import CONFIG, runner
 
@@ -74,3 +80,30 @@ def test_without_candidates_reward_models_give_no_answers(tiny_model_path: Path,
     metrics = runner(tiny_model_path, {"few-shot": None}, tmp_path)(CONFIG, reward_models=models)
     assert "win_rate" not in metrics["longest"] and "win_rate" in metrics["few-shot"]
     assert not (tmp_path / "base" / "candidates-1.jsonl").exists()
+
+
+class Flaky:
+    """Scores by length, with numbers of numpy; every other time its server fails."""
+
+    name = identity = "flaky"
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def score(self, requests: Sequence[RewardRequest]) -> list[Any]:
+        self.asked += 1
+        return [np.float32(len(one.response)) if self.asked % 2 == 0 else Failed.FAILED for one in requests]
+
+
+def test_an_answer_that_was_chosen_without_scores_is_chosen_again(tmp_path: Path) -> None:
+    scorer, chosen = Flaky(), []
+    for _ in range(3):
+        evaluation: Any = SimpleNamespace(out=tmp_path, config=BEST, progress=None)
+        stage = AnsweringStage(evaluation)
+        stage.__dict__["trials"] = [Trial("ann/0", Episode("ann", (), ()))]
+        stage._candidates = [
+            tuple(Answer("c", "plain", "ann/0/0", "ann", "why?", text) for text in ("So.", "So long."))
+        ]
+        stage.choose(given_reward_model("flaky", scorer))
+        chosen.append(stage.answers["flaky", "plain"][0].text)
+    assert chosen == ["So.", "So long.", "So long."] and scorer.asked == 2

@@ -15,10 +15,10 @@ from fspo.evaluation.judges.win_rates import Answer, Answerer, AnswerKey, asked_
 from fspo.evaluation.scoring.descriptions import Describer
 from fspo.evaluation.scoring.eval_episodes import Trial, texts_of
 from fspo.evaluation.scoring.reward_models.loading import ExternalRewardModel
-from fspo.evaluation.scoring.reward_models.protocol import RewardRequest, blind
+from fspo.evaluation.scoring.reward_models.protocol import Failed, RewardRequest, blind
+from fspo.evaluation.scoring.reward_models.scoring import scores_of
 from fspo.identity import digest
 from fspo.methods.table import METHODS
-from fspo.preferences.types import Preference
 from fspo.records import KeyedLog
 
 __all__ = ["AnsweringStage"]
@@ -86,14 +86,23 @@ class AnsweringStage:
         if not self._candidates:
             return
         shots = {trial.id: blind(trial.own.shots) for trial in self.trials}
-        log = KeyedLog(self.evaluation.out / folder_name(model.name) / "answers.jsonl", Answer)
+        failed: set[Answer] = set()
+        """Chosen although a score was missing, so that the next evaluation chooses again."""
+        path = self.evaluation.out / folder_name(model.name) / "answers.jsonl"
+        log = KeyedLog(path, Answer, lasting=lambda answer: answer not in failed)
         wanted = {
             digest([model.fingerprint, texts_of(shots[_trial_of(row)]), [asdict(one) for one in row]]): row
             for row in self._candidates
         }
 
-        def pick(rows: Sequence[tuple[Answer, ...]]) -> list[Answer]:
-            return [_best(model, shots[_trial_of(row)] if model.shots else (), row) for row in rows]
+        def pick(rows: Sequence[tuple[Answer, ...]]) -> Iterator[Answer]:
+            for row in rows:
+                seen = shots[_trial_of(row)] if model.shots else ()
+                scores = scores_of(model, [RewardRequest(seen, one.prompt, one.text) for one in row], row[0].user)
+                best = replace(row[_best(scores)], method=model.name)
+                if Failed.FAILED in scores:
+                    failed.add(best)
+                yield best
 
         title = f"Answering, {model.name} best of {self.evaluation.config.best_of}"
         self.answers[model.name, "plain"] = log.complete(wanted, pick, title=title, progress=self.evaluation.progress)
@@ -142,9 +151,7 @@ def _trial_of(row: Sequence[Answer]) -> str:
     return row[0].item.rpartition("/")[0]
 
 
-def _best(model: ExternalRewardModel, shots: tuple[Preference, ...], candidates: Sequence[Answer]) -> Answer:
-    """The candidate with the highest reward; the first of equals, and one without a reward only if all are."""
-    scores = model.get().score([RewardRequest(shots, answer.prompt, answer.text) for answer in candidates])
-    values = [float(score) if isinstance(score, int | float) else float("-inf") for score in scores]
-    best = max(range(len(values)), key=lambda place: (values[place], -place))
-    return replace(candidates[best], method=model.name)
+def _best(scores: Sequence[float | Failed | None]) -> int:
+    """The place of the highest score; the first of equals, and one without a score only if all are."""
+    values = [score if isinstance(score, float) else float("-inf") for score in scores]
+    return max(range(len(values)), key=lambda place: (values[place], -place))

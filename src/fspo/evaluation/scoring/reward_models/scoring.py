@@ -18,7 +18,7 @@ from fspo.modeling.rendering import Context
 from fspo.progress import Progress
 from fspo.records import KeyedLog
 
-__all__ = ["external_scores"]
+__all__ = ["external_scores", "scores_of"]
 
 
 def external_scores(
@@ -64,7 +64,7 @@ def _score_trial(
         seen = blind(one.episode.shots)
         for query in one.episode.queries:
             requests += [RewardRequest(seen, query.prompt, text) for text in (query.chosen, query.rejected)]
-    found = _checked(_scored(model, requests, trial.user), len(requests), model.name, trial.user)
+    found = scores_of(model, requests, trial.user)
     values = iter(found)
     for one in shown:
         for number in one.numbers:
@@ -85,7 +85,18 @@ def _shown(context: Context, trial: Trial, probe: Probe | None, config: Evaluati
     return found if probe is None else found + probe.variations(config)
 
 
-def _scored(model: ExternalRewardModel, requests: list[RewardRequest], user: str) -> Sequence[float | Failed | None]:
+def scores_of(model: ExternalRewardModel, requests: Sequence[RewardRequest], user: str) -> list[float | Failed | None]:
+    """What the model says of each request, which are of one user.
+
+    Raises:
+        ModelError: a score is not a finite number, or the number of scores is not that of the requests.
+    """
+    return _checked(_scored(model, requests, user), len(requests), model.name, user)
+
+
+def _scored(
+    model: ExternalRewardModel, requests: Sequence[RewardRequest], user: str
+) -> Sequence[float | Failed | None]:
     """What the model says; a fault of somebody else's code is told by the place in it."""
     scorer = model.get()
     try:
