@@ -122,6 +122,7 @@ def test_wins_over_another_base_model_are_no_common_measure(tmp_path: Path) -> N
     ("measure", "fields", "details", "said"),
     [
         ("win_rate", {}, {"floors": {"words": 9}}, r"the floors: {'words': 3} and {'words': 9}"),
+        ("win_rate", {}, {"given": True, "model": "m"}, "the model that measures fluency: None and m"),
         (
             "win_rate",
             {},

@@ -107,6 +107,10 @@ def check_same(first: LoadedRun, other: LoadedRun, measure: str, methods: Sequen
     floors = [run.details.get("floors") for run in (first, other)]
     if measure.startswith("win_rate") and floors[0] != floors[1]:
         said.append(f"the floors: {floors[0]} and {floors[1]}")
+    if measure.startswith("win_rate") and any(run.details.get("given") for run in (first, other)):
+        # Of a run, the base model's answers show another model; of given answers, only its name does.
+        models = [run.details.get("model") for run in (first, other)]
+        said += [f"the model that measures fluency: {' and '.join(map(str, models))}"] if models[0] != models[1] else []
     if said:
         raise DataError(
             f"{first.path} and {other.path} were evaluated on different items and can't be compared. They differ in "
