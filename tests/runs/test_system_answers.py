@@ -128,11 +128,12 @@ def test_a_judge_that_is_no_yaml_is_named_by_its_option(tmp_path: Path) -> None:
 
 
 def test_names_of_systems_are_no_paths(tmp_path: Path) -> None:
-    given = [{"user": row["user"], "prompt": row["prompt"], "../../up": SHORT, "a/b, c": LONG} for row in rows()]
+    names = {"../../up": SHORT, "items.jsonl": LONG, "a/b, c": LONG}
+    given = [{"user": row["user"], "prompt": row["prompt"], **names} for row in rows()]
     found = evaluate(given, tmp_path / "in" / "o", judge=Shorter())
     assert rate(found, "../../up") == 1.0
     assert {path.name for path in tmp_path.iterdir()} == {"in"}
-    assert set(found.samples["method"]) == {"../../up", "a/b, c"}
+    assert set(found.samples["method"]) == set(names)
 
 
 def test_what_can_not_be_judged_is_refused_before_anything_is_written(tmp_path: Path) -> None:

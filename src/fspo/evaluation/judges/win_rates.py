@@ -103,8 +103,8 @@ def decide(preferred: Preferred, broken: Sequence[str], base_broken: Sequence[st
 
 
 def folder_name(name: str) -> str:
-    """The folder of a method's files; a name that could be a path or is no usual file name gets a digest."""
-    if re.fullmatch(r"\w[\w.-]{0,99}", name, re.ASCII):
+    """The folder of a method's files; a name that could be a path, or that of another file, gets a digest."""
+    if re.fullmatch(r"\w[\w.-]{0,99}", name, re.ASCII) and not name.endswith((".json", ".jsonl")):
         return name
     plain = re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-")[:60]
     return f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
