@@ -15,14 +15,17 @@ import json
 import random
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from fspo.errors import ConfigError, FspoError
+from fspo.evaluation.metrics.items import Items
 from fspo.evaluation.scoring.eval_episodes import build_trials
-from fspo.evaluation.statistics.intervals import Estimate, clustered_mean
+from fspo.evaluation.statistics.comparing import Values, paired_difference
+from fspo.evaluation.statistics.intervals import clustered_mean
 from fspo.files import write_json, write_text
 from fspo.identity import digest, weights_identity
 from fspo.modeling.policy import Policy
@@ -71,7 +74,12 @@ ROWS: Mapping[str, tuple[str, ...]] = {
 }
 """Row -> what is set for it besides. `pooled` reads the policies of `recipe`, trained and not, shot by shot."""
 
-_SHOWN = {"reward_accuracy": "reward accuracy", "label_flip_rate": "label flip"}
+_ACCURACY = "reward_accuracy"
+_SHOWN = {_ACCURACY: "reward_accuracy/antisymmetric", "label_flip_rate": "label_flip_rate"}
+"""Measure -> what its values are called item by item."""
+
+Measured: TypeAlias = Mapping[str, Values]
+"""Measure -> its value of each item."""
 
 
 def configured(row: str, data: Path, work: Path, overrides: Sequence[str] = ()) -> RunConfig:
@@ -112,6 +120,7 @@ def measure(
     """Go through the rows; with `out`, the page is written after each of them."""
     data = _data(work, overrides, progress)
     record: dict[str, Any] = {"benchmark": "learning_ablation", "command": command, "rows": []}
+    untrained: Measured = {}
     for number, row in enumerate(rows, start=1):
         own = fewer_users(data, work / "twelve-users-data", 12, 0) if row == TWELVE else data
         tokens_each = _step_tokens(configured(row, own, work, overrides))
@@ -119,14 +128,10 @@ def measure(
         config = configured(row, own, work, [*overrides, f"training.fspo.steps={steps}"])
         counted = round(steps * tokens_each)
         progress.say(f"{number} of {len(rows)}: {row}, {steps} steps")
-        metrics = _made(config, progress)
-        if row == POOLED:
-            record["rows"] += _pooled_rows(config, counted, progress)
-        else:
-            if "few-shot" in metrics:
-                name = UNTRAINED if row == RECIPE else f"{UNTRAINED}, {row}"
-                record["rows"].append(_row(name, config, metrics["few-shot"], 0))
-            record["rows"].append(_row(row, config, metrics["fspo"], counted))
+        _make(config, progress)
+        if row in (RECIPE, POOLED):
+            untrained = _values(config, "few-shot")
+        record["rows"] += _rows(row, config, counted, untrained, progress)
         if out is not None:
             write_json(out / "learning_ablation.json", record)
             write_text(out / "README.md", _page(record))
@@ -148,19 +153,48 @@ def _step_tokens(config: RunConfig) -> float:
     return planned.step_tokens
 
 
-def _made(config: RunConfig, progress: Progress) -> dict[str, Any]:
+def _make(config: RunConfig, progress: Progress) -> None:
     folder = RunFolder(config)
     with folder.opened(folder.parts(), Existing.RESUME):
         pipeline.synth(folder, progress)
         pipeline.train(folder, progress)
         pipeline.evaluate(folder, progress)
-    return dict(pipeline.need_results(folder))
 
 
-def _row(name: str, config: RunConfig, metrics: Mapping[str, Estimate], tokens: int) -> dict[str, Any]:
-    curve = {key: value.to_json() for key, value in metrics.items() if key.startswith("reward_accuracy@")}
+def _rows(
+    row: str, config: RunConfig, tokens: int, untrained: Measured, progress: Progress
+) -> Iterator[dict[str, Any]]:
+    """What a finished run of a row was measured to be."""
+    if row == POOLED:
+        yield from _pooled_rows(config, tokens, untrained, progress)
+        return
+    if "few-shot" in config.methods:
+        yield _row(UNTRAINED if row == RECIPE else f"{UNTRAINED}, {row}", config, "few-shot", 0, untrained)
+    yield _row(row, config, "fspo", tokens, untrained)
+
+
+def _values(config: RunConfig, method: str) -> Measured:
+    items = Items.read(RunFolder(config).evaluation)
+    return {measure: items.values(method, name) for measure, name in _SHOWN.items()}
+
+
+def _row(name: str, config: RunConfig, method: str, tokens: int, untrained: Measured) -> dict[str, Any]:
+    metrics = pipeline.need_results(RunFolder(config))[method]
+    curve = {f"{_ACCURACY}@{shots}": metrics.get(f"{_ACCURACY}@{shots}") for shots in (1, *config.evaluation.ladder)}
+    known = {key: value.to_json() for key, value in curve.items() if value is not None}
     shown = {key: metrics[key].to_json() if key in metrics else None for key in _SHOWN}
-    return {"name": name, "domain": config.synthesis.domain, **shown, "tokens": tokens, "curve": curve}
+    over = _over(_values(config, method), untrained)
+    return {**_described(name, config, tokens, known), **shown, "over_untrained": over}
+
+
+def _over(own: Measured, untrained: Measured) -> dict[str, Any]:
+    """The paired difference to the untrained model, of what both were measured by."""
+    both = [measure for measure in own if own[measure] and untrained.get(measure)]
+    return {measure: paired_difference(own[measure], untrained[measure]).to_json() for measure in both}
+
+
+def _described(name: str, config: RunConfig, tokens: int, curve: Mapping[str, Any]) -> dict[str, Any]:
+    return {"name": name, "domain": config.synthesis.domain, "tokens": tokens, "curve": curve}
 
 
 @dataclass(frozen=True)
@@ -170,54 +204,63 @@ class _Margins:
     margins: list[float]
 
 
-def _pooled_rows(config: RunConfig, tokens: int, progress: Progress) -> list[dict[str, Any]]:
+def _pooled_rows(config: RunConfig, tokens: int, untrained: Measured, progress: Progress) -> list[dict[str, Any]]:
     """The accuracy of the sum of the antisymmetric rewards under each shot alone, on the items of the evaluation."""
     folder = RunFolder(config)
     test = pipeline.splits_of(folder).part(pipeline.dataset_of(folder), "test")
-    trials = [trial.own for trial in build_trials(test, config.evaluation)]
-    users = [trial.user for trial in trials for _ in trial.queries]
+    trials = build_trials(test, config.evaluation)
+    items = [(trial.user, trial.item(number)) for trial in trials for number in range(len(trial.own.queries))]
     trained = pipeline.policy_of(folder, "fspo")
     rows = []
-    for name, policy, weights in (
-        (UNTRAINED, Policy.load(config.model, context="shots", layout=config.layout), config.model),
-        (RECIPE, Policy.load(trained), weights_identity(trained)),
+    for name, policy, weights, spent in (
+        (UNTRAINED, Policy.load(config.model, context="shots", layout=config.layout), config.model, 0),
+        (RECIPE, Policy.load(trained), weights_identity(trained), tokens),
     ):
+        wanted = {
+            digest([weights, config.layout, *map(repr, (*trial.own.shots, *trial.own.queries))]): trial.own
+            for trial in trials
+        }
         found = KeyedLog(folder.path / "pooled.jsonl", _Margins).complete(
-            {digest([weights, config.layout, *map(repr, (*trial.shots, *trial.queries))]): trial for trial in trials},
-            lambda some, policy=policy: [_Margins(_summed(policy, trial)) for trial in some],
+            wanted,
+            partial(_shot_by_shot, policy),
             title=f"Reading {name} shot by shot",
             progress=progress,
         )
         right = [float(margin > 0) for result in found for margin in result.margins]
-        accuracy = {"reward_accuracy": clustered_mean(right, users).to_json(), "label_flip_rate": None}
-        spent = {"tokens": 0 if name == UNTRAINED else tokens, "curve": {}}
-        rows.append({"name": f"{name}, {POOLED}", "domain": config.synthesis.domain, **accuracy, **spent})
+        accuracy = clustered_mean(right, [user for user, _ in items]).to_json()
+        over = _over({_ACCURACY: dict(zip(items, right, strict=True))}, untrained)
+        shown = {**dict.fromkeys(_SHOWN), _ACCURACY: accuracy}
+        rows.append({**_described(f"{name}, {POOLED}", config, spent, {}), **shown, "over_untrained": over})
     return rows
 
 
-def _summed(policy: Policy, trial: Episode) -> list[float]:
-    """The margins under each shot alone, summed over the shots."""
-    each = [policy.margins([shot], trial.queries) for shot in trial.shots]
-    return [sum(margins) for margins in zip(*each, strict=True)]
+def _shot_by_shot(policy: Policy, trials: Sequence[Episode]) -> Iterator[_Margins]:
+    """The margins of each trial's queries under each shot alone, summed over the shots."""
+    for trial in trials:
+        each = [policy.margins([shot], trial.queries) for shot in trial.shots]
+        yield _Margins([sum(margins) for margins in zip(*each, strict=True)])
 
 
 def _page(record: Mapping[str, Any]) -> str:
-    counts = [name.partition("@")[2] for name in record["rows"][0]["curve"]]
+    curve = record["rows"][0]["curve"]
+    counts = {key: f"{key.partition('@')[2]} shots ({value['items']} pairs)" for key, value in curve.items()}
+    titles = ("row", "tokens", "reward accuracy", "over untrained", "label flip", "over untrained", *counts.values())
     lines = [
         "# What of the recipe helps",
         "",
         f"```sh\n{record['command']}\n```",
         "",
         "One thing is changed in each row, at equal tokens of training. All rows are measured on the same held-out "
-        "users and questions. Antisymmetric reward, percent, with 95% intervals clustered by user.",
+        "users and questions. Antisymmetric reward, percent, with 95% intervals clustered by user; what is over the "
+        "untrained model are paired differences in points.",
         "",
-        f"| row | tokens | reward accuracy | label flip | {' | '.join(f'{count} shots' for count in counts)} |",
-        "|---" * (4 + len(counts)) + "|",
+        f"| {' | '.join(titles)} |",
+        "|---" * len(titles) + "|",
     ]
     for row in record["rows"]:
-        curve = [_cell(row["curve"].get(f"reward_accuracy@{count}")) for count in counts]
-        shown = [_cell(row[name]) for name in _SHOWN]
-        lines.append(f"| {' | '.join([row['name'], format(row['tokens'], ','), *shown, *curve])} |")
+        measures = [cell for key in _SHOWN for cell in (_cell(row[key]), _cell(row["over_untrained"].get(key)))]
+        rungs = [_cell(row["curve"].get(key)) for key in counts]
+        lines.append(f"| {' | '.join([row['name'], format(row['tokens'], ','), *measures, *rungs])} |")
     return "\n".join(lines) + "\n"
 
 
