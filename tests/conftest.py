@@ -25,6 +25,7 @@ from tests.unsynced import unsync
 
 TESTS = Path(__file__).parent
 
+gc.disable()  # until all is collected
 unsync()
 
 settings.register_profile(
@@ -37,6 +38,8 @@ settings.register_profile(
 settings.load_profile("fspo")
 
 
+_COLLECT_EVERY = 5_000
+"""Objects that may be new before the garbage collector looks at them, 700 by default."""
 _LONGEST = (
     "e2e/test_run",
     "synthesis/test_ray_executor",
@@ -99,6 +102,8 @@ def pytest_collection_finish() -> None:
     """Let the garbage collector look no more at what was imported and collected: it would, again and again."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(_COLLECT_EVERY, 10, 10)
+    gc.enable()
 
 
 def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
