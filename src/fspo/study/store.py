@@ -514,7 +514,7 @@ def _participant(row: ParticipantRow) -> Participant:
 def _item(row: StudyItemRow) -> Item:
     same = {name: getattr(row, name) for name in Item.model_fields if name not in ("participant", "right")}
     empty = {name: same[name] or None for name in ("choice", "shown", "voted")}
-    return Item(**{**same, **empty}, participant=_in_records(row), right=row.correct or None)
+    return Item.model_validate({**same, **empty, "participant": _in_records(row), "right": row.correct or None})
 
 
 def _event(owner: Owner, kind: str, at: int, item: str = "", detail: Mapping[str, Any] | None = None) -> EventRow:
