@@ -15,12 +15,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from fspo.errors import ConfigError
 from fspo.modeling.user_views import UserView
 from fspo.printing import counted
-from fspo.pydantic_errors import first_fault
+from fspo.pydantic_errors import Section, first_fault
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,10 +50,8 @@ _REMEMBERED = 64
 """States of users that stay in memory."""
 
 
-class AdaptationSettings(BaseModel):
+class AdaptationSettings(Section):
     """Settings of every adaptation."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     start: str | None = None
     """The method whose policy it changes, such as fspo, if it trains none of its own; null: the base model."""
@@ -147,6 +145,10 @@ class Adaptation(ABC):
         model.requires_grad_(False)  # only what belongs to a user learns
         self.settings, self.model, self.renderer, self.folder = settings, model, renderer, folder
         self._states = LastStates[UserState]()
+        self.prepare()
+
+    def prepare(self) -> None:  # noqa: B027 - most need nothing
+        """Make what all users share, from `settings`, `model`, `renderer` and `folder`. There is nothing by default."""
 
     @classmethod
     def work(

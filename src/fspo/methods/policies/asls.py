@@ -28,10 +28,7 @@ from fspo.methods.method import Method
 from fspo.preferences.types import Episode, Preference
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from torch import Tensor
-    from transformers import PreTrainedModel
 
     from fspo.modeling.rendering import EpisodeRenderer, TokenizedEpisode
     from fspo.training.config import TrainingConfig
@@ -66,13 +63,7 @@ class ContinualAdapters(Adaptation):
     Settings = ContinualAdaptersSettings
     continues: ClassVar[bool] = True
 
-    def __init__(
-        self,
-        settings: ContinualAdaptersSettings,
-        model: PreTrainedModel,
-        renderer: EpisodeRenderer,
-        folder: Path | None,
-    ) -> None:
+    def prepare(self) -> None:
         """Find the places of the adapters.
 
         Raises:
@@ -80,8 +71,8 @@ class ContinualAdapters(Adaptation):
         """
         from fspo.methods.user_weights import LowRank
 
-        super().__init__(settings, model, renderer, folder)
-        self.places = LowRank(model, rank=settings.rank, alpha=settings.alpha, last_layers=settings.last_layers)
+        own = self.settings
+        self.places = LowRank(self.model, rank=own.rank, alpha=own.alpha, last_layers=own.last_layers)
 
     def adapt(self, shots: Sequence[Preference]) -> UserState:
         """The adapters after the last interaction, tuned on from those before it."""

@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
     import torch
     from torch import Tensor, nn
-    from transformers import PreTrainedModel
 
     from fspo.methods.neural_process import Embed
     from fspo.modeling.embeddings import Embedder, Response
@@ -160,9 +159,7 @@ class NpDpo(Adaptation):
     keeps_adapters: ClassVar[bool] = True
     least_shots: ClassVar[int] = 0
 
-    def __init__(
-        self, settings: AdaptationSettings, model: PreTrainedModel, renderer: EpisodeRenderer, folder: Path | None
-    ) -> None:
+    def prepare(self) -> None:
         """Read what training left beside the adapters.
 
         Raises:
@@ -171,12 +168,11 @@ class NpDpo(Adaptation):
         from fspo.methods.neural_process import NeuralProcess, blocks_of
         from fspo.modeling.policies import read_card
 
-        super().__init__(settings, model, renderer, folder)
-        assert folder is not None, "it trains a policy"
-        state, record = load_companion(folder)
-        self.process = NeuralProcess.of(state, hidden=record["hidden"], heads=record["heads"]).to(model.device)
-        self.blocks = blocks_of(model, record["last_blocks"])
-        self.embedder = _embedder(record, read_card(folder).base, model)
+        assert self.folder is not None, "it trains a policy"
+        state, record = load_companion(self.folder)
+        self.process = NeuralProcess.of(state, hidden=record["hidden"], heads=record["heads"]).to(self.model.device)
+        self.blocks = blocks_of(self.model, record["last_blocks"])
+        self.embedder = _embedder(record, read_card(self.folder).base, self.model)
 
     def adapt(self, shots: Sequence[Preference]) -> UserState:
         """The encoding of the shots."""

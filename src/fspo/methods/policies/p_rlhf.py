@@ -38,7 +38,6 @@ from fspo.training.config import TrainingConfig
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
-    from transformers import PreTrainedModel
 
     from fspo.modeling.rendering import EpisodeRenderer
     from fspo.training.steps import StepCollator, Unit
@@ -185,9 +184,7 @@ class SoftTokens(Adaptation):
     Settings = SoftTokensSettings
     keeps_adapters: ClassVar[bool] = True
 
-    def __init__(
-        self, settings: SoftTokensSettings, model: PreTrainedModel, renderer: EpisodeRenderer, folder: Path | None
-    ) -> None:
+    def prepare(self) -> None:
         """Read the generic user's tokens and the shared offsets.
 
         Raises:
@@ -195,14 +192,13 @@ class SoftTokens(Adaptation):
         """
         from fspo.training.companion import load_companion
 
-        super().__init__(settings, model, renderer, folder)
-        assert folder is not None, "it trains a policy"
-        tensors, _ = load_companion(folder)
-        device = next(model.parameters()).device
+        assert self.folder is not None, "it trains a policy"
+        tensors, _ = load_companion(self.folder)
+        device = next(self.model.parameters()).device
         self.generic = tensors["generic"].to(device)
         self.clusters = tensors["clusters"].to(device) if "clusters" in tensors else None
-        first = first_virtual_id(model)
-        self.personal = renderer.with_prefix(tuple(range(first, first + len(self.generic))))
+        first = first_virtual_id(self.model)
+        self.personal = self.renderer.with_prefix(tuple(range(first, first + len(self.generic))))
 
     def adapt(self, shots: Sequence[Preference]) -> UserState:
         """The user's offset, or weights of the clusters."""

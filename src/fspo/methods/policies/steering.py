@@ -27,10 +27,7 @@ from fspo.methods.method import Method
 from fspo.preferences.types import Preference
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from torch import Tensor, nn
-    from transformers import PreTrainedModel
 
     from fspo.modeling.rendering import Context, EpisodeRenderer
     from fspo.training.config import TrainingConfig
@@ -59,9 +56,7 @@ class Steering(Adaptation):
     Settings = SteeringSettings
     in_context: ClassVar[Context] = "none"
 
-    def __init__(
-        self, settings: SteeringSettings, model: PreTrainedModel, renderer: EpisodeRenderer, folder: Path | None
-    ) -> None:
+    def prepare(self) -> None:
         """Find the block.
 
         Raises:
@@ -69,10 +64,10 @@ class Steering(Adaptation):
         """
         from fspo.modeling.embeddings import HiddenStates
 
-        super().__init__(settings, model, renderer, folder)
-        layer, self.block = block_after(model, settings.layer)
+        model, renderer, pooling = self.model, self.renderer, self.settings.pooling
+        layer, self.block = block_after(model, self.settings.layer)
         name = str(model.name_or_path)
-        self.states = HiddenStates(name, lambda: model, renderer, "", settings.pooling, layer, renderer.max_length)
+        self.states = HiddenStates(name, lambda: model, renderer, "", pooling, layer, renderer.max_length)
 
     def adapt(self, shots: Sequence[Preference]) -> UserState:
         """The vector, in float32."""

@@ -31,10 +31,7 @@ from fspo.methods.method import Method
 from fspo.preferences.types import Episode, Preference
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from torch import Tensor
-    from transformers import PreTrainedModel
 
     from fspo.methods.user_weights import UserWeights
     from fspo.modeling.rendering import Context, EpisodeRenderer, TokenizedEpisode
@@ -82,13 +79,7 @@ class TestTimeTraining(Adaptation):
     Settings = TestTimeTrainingSettings
     in_context: ClassVar[Context] = "shots"
 
-    def __init__(
-        self,
-        settings: TestTimeTrainingSettings,
-        model: PreTrainedModel,
-        renderer: EpisodeRenderer,
-        folder: Path | None,
-    ) -> None:
+    def prepare(self) -> None:
         """Find the places of the user's weights.
 
         Raises:
@@ -96,12 +87,11 @@ class TestTimeTraining(Adaptation):
         """
         from fspo.methods.user_weights import LowRank, NormScales
 
-        super().__init__(settings, model, renderer, folder)
-        last = settings.last_layers
+        own, last = self.settings, self.settings.last_layers
         self.places: UserWeights = (
-            LowRank(model, rank=settings.rank, alpha=settings.alpha, last_layers=last)
-            if settings.weights == "low-rank"
-            else NormScales(model, last_layers=last)
+            LowRank(self.model, rank=own.rank, alpha=own.alpha, last_layers=last)
+            if own.weights == "low-rank"
+            else NormScales(self.model, last_layers=last)
         )
 
     def adapt(self, shots: Sequence[Preference]) -> UserState:
