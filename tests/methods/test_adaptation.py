@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fspo.methods import adaptation
-from fspo.methods.adaptation import LastStates
+from fspo.methods.adaptation import AdaptationInput, LastStates
 from tests.methods.adaptation_worlds import adapting, counted_tokens, liking_marks
 
 SHOTS = liking_marks(4)
@@ -29,7 +29,7 @@ def test_the_work_is_the_tokens_of_the_steps(tiny_model_path: Path, name: str, s
     made.state(SHOTS[:3])  # which asls continues, and which pays for what a model does once
     with counted_tokens() as found:
         made.state(SHOTS)
-    work = made.work(made.settings, made.renderer, SHOTS)
+    work = made.work(AdaptationInput(made.settings, made.renderer, SHOTS))
     assert work is not None
     assert (work.read, work.learned) == (found["read"], found["learned"])
 
@@ -38,7 +38,7 @@ def test_a_steering_vector_takes_one_pass_over_the_responses(tiny_model_path: Pa
     made = adapting(tiny_model_path, "steering")
     with counted_tokens() as found:
         made.state(SHOTS)
-    work = made.work(made.settings, made.renderer, SHOTS)
+    work = made.work(AdaptationInput(made.settings, made.renderer, SHOTS))
     assert work is not None and work.learned == found["learned"] == 0
     assert 0.8 * found["read"] < work.read <= found["read"]  # what is read has padding
 
@@ -46,7 +46,7 @@ def test_a_steering_vector_takes_one_pass_over_the_responses(tiny_model_path: Pa
 def test_a_summary_reads_the_shots_once(tiny_model_path: Path) -> None:
     made: Any = adapting(tiny_model_path, "summary")
     (written,) = made.write([SHOTS], tokens=2)
-    work = made.work(made.settings, made.renderer, SHOTS)
+    work = made.work(AdaptationInput(made.settings, made.renderer, SHOTS))
     assert work.read == written.read and work.learned == 0
 
 

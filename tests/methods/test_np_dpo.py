@@ -15,7 +15,7 @@ from torch import nn
 from transformers import TrainerCallback
 
 from fspo.files import read_jsonl
-from fspo.methods.adaptation import Adaptation, AdaptationWork
+from fspo.methods.adaptation import Adaptation, AdaptationInput, AdaptationWork
 from fspo.methods.features import FeatureSpace
 from fspo.methods.method import Job
 from fspo.methods.neural_process import Film, NeuralProcess, blocks_of
@@ -104,11 +104,11 @@ def test_the_work_of_an_encoding_is_one_pass_over_the_responses(learned: Adaptat
     (new,) = users(BOTH[:1], shots=4, queries=0, seed=3)
     with counted_tokens() as found:
         learned.state(new.shots)
-    work = NpDpo.work(learned.settings, learned.renderer, new.shots)
+    work = NpDpo.work(AdaptationInput(learned.settings, learned.renderer, new.shots))
     assert work.learned == found["learned"] == 0
     assert 0.8 * found["read"] < work.read <= found["read"]  # what is read has padding
     sentences: Any = METHODS["np-dpo"].training({**SMALL, "embedding": "sentence"})
-    assert NpDpo.work(learned.settings, learned.renderer, new.shots, training=sentences) == AdaptationWork()
+    assert NpDpo.work(AdaptationInput(learned.settings, learned.renderer, new.shots, sentences)) == AdaptationWork()
 
 
 def test_where_all_like_the_same_only_the_mirror_makes_the_labels_matter(tiny_model_path: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from transformers import TrainerCallback
 
 from fspo.errors import ConfigError
 from fspo.files import read_jsonl
+from fspo.methods.adaptation import AdaptationInput
 from fspo.methods.adapted_policy import AdaptedPolicy
 from fspo.methods.method import Job
 from fspo.methods.policies.p_rlhf import UserTokens, user_table
@@ -115,10 +116,15 @@ def test_the_work_of_a_fit_is_the_tokens_of_its_steps(two_camps: Path) -> None:
     found.state(SHOTS[:2])  # which pays for what a model does once
     with counted_tokens() as read:
         found.state(SHOTS)
-    work = found.work(found.settings, found.renderer, SHOTS, training=method("p-rlhf").training(SETTINGS))
+    work = found.work(AdaptationInput(found.settings, found.renderer, SHOTS, method("p-rlhf").training(SETTINGS)))
     assert read["learned"] == work.learned
     assert read["read"] == work.read
-    assert soft(two_camps, fit_steps=0).work(soft(two_camps, fit_steps=0).settings, found.renderer, SHOTS).learned == 0
+    assert (
+        soft(two_camps, fit_steps=0)
+        .work(AdaptationInput(soft(two_camps, fit_steps=0).settings, found.renderer, SHOTS))
+        .learned
+        == 0
+    )
 
 
 def test_the_generic_user_reads_no_labels(two_camps: Path) -> None:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Adaptation",
+    "AdaptationInput",
     "AdaptationRow",
     "AdaptationSettings",
     "AdaptationWork",
@@ -76,6 +77,17 @@ class UserState:
     def bytes(self) -> int:
         """Its size, with the text in UTF-8."""
         return sum(tensor.numel() * tensor.element_size() for tensor in self.tensors.values()) + len(self.text.encode())
+
+
+@dataclass(frozen=True)
+class AdaptationInput:
+    """What the work of an adaptation depends on; there are at least `least_shots`."""
+
+    settings: Any
+    renderer: EpisodeRenderer
+    shots: Sequence[Preference]
+    training: TrainingConfig | None = None
+    """The settings of its training, if it trains a policy."""
 
 
 @dataclass(frozen=True)
@@ -151,18 +163,8 @@ class Adaptation(ABC):
         """Make what all users share, from `settings`, `model`, `renderer` and `folder`. There is nothing by default."""
 
     @classmethod
-    def work(
-        cls,
-        settings: Any,
-        renderer: EpisodeRenderer,
-        shots: Sequence[Preference],
-        *,
-        training: TrainingConfig | None = None,
-    ) -> AdaptationWork | None:
-        """The tokens of one `adapt`, so that an evaluation can be estimated; None: unknown.
-
-        There are at least `least_shots`. `training` has the settings of its training, if it trains a policy.
-        """
+    def work(cls, given: AdaptationInput) -> AdaptationWork | None:
+        """The tokens of one `adapt`, so that an evaluation can be estimated; None: unknown."""
         return None
 
     @abstractmethod

@@ -22,7 +22,7 @@ from fspo.evaluation.scoring.logprob_scores import ScoredEpisode, Scorer, render
 from fspo.evaluation.scoring.long_rows import measured_trials
 from fspo.evaluation.scoring.weights import Source, Weights
 from fspo.evaluation.scoring_stage import ScoringStage, View
-from fspo.methods.adaptation import AdaptationWork
+from fspo.methods.adaptation import AdaptationInput, AdaptationWork
 from fspo.methods.table import METHODS, Method, training_order
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.types import Episode, Preference
@@ -360,7 +360,7 @@ class _Counted:
 
         def work_of(shots: tuple[Preference, ...]) -> AdaptationWork | None:
             if kind is not None and given is not None:
-                return kind.work(given.settings, renderer, shots, training=training)
+                return kind.work(AdaptationInput(given.settings, renderer, shots, training))
             asked = renderer.render_describing(shots, reserve=self.config.description_tokens)
             return AdaptationWork(len(asked.trunk_ids) + len(asked.prompt_ids))
 

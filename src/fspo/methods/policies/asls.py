@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from fspo.methods.adaptation import Adaptation, AdaptationSettings, AdaptationWork, UserState
+from fspo.methods.adaptation import Adaptation, AdaptationInput, AdaptationSettings, AdaptationWork, UserState
 from fspo.methods.method import Method
 from fspo.preferences.types import Episode, Preference
 
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from fspo.modeling.rendering import EpisodeRenderer, TokenizedEpisode
-    from fspo.training.config import TrainingConfig
 
 __all__ = ["ROWS", "ContinualAdapters", "ContinualAdaptersSettings"]
 
@@ -86,17 +85,10 @@ class ContinualAdapters(Adaptation):
         return UserState(take_steps(weights, loss, steps=settings.steps, rate=settings.learning_rate))
 
     @classmethod
-    def work(
-        cls,
-        settings: ContinualAdaptersSettings,
-        renderer: EpisodeRenderer,
-        shots: Sequence[Preference],
-        *,
-        training: TrainingConfig | None = None,
-    ) -> AdaptationWork:
+    def work(cls, given: AdaptationInput) -> AdaptationWork:
         """Every step reads the last interaction and those replayed; the shared policy reads them once."""
-        tokens = _shown(renderer, _learned_from(settings, shots)).tokens
-        return AdaptationWork(tokens, settings.steps * tokens)
+        tokens = _shown(given.renderer, _learned_from(given.settings, given.shots)).tokens
+        return AdaptationWork(tokens, given.settings.steps * tokens)
 
     def loss(self, interactions: Sequence[Preference]) -> Callable[[Mapping[str, Tensor], int], Tensor]:
         """The mean loss of interactions as a function of the user's weights."""

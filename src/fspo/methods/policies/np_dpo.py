@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from fspo.methods.adaptation import Adaptation, AdaptationSettings, AdaptationWork, UserState
+from fspo.methods.adaptation import Adaptation, AdaptationInput, AdaptationWork, UserState
 from fspo.methods.method import Job, Method, train_once
 from fspo.training.companion import COMPANION, Companion, load_companion
 from fspo.training.config import TrainingConfig
@@ -182,20 +182,13 @@ class NpDpo(Adaptation):
             return UserState({"z": self.process.encode_shots(shots, self.embed)})
 
     @classmethod
-    def work(
-        cls,
-        settings: AdaptationSettings,
-        renderer: EpisodeRenderer,
-        shots: Sequence[Preference],
-        *,
-        training: TrainingConfig | None = None,
-    ) -> AdaptationWork:
+    def work(cls, given: AdaptationInput) -> AdaptationWork:
         """The base model reads every response; a sentence embedder is so small that it counts as nothing."""
         from fspo.modeling.embeddings import read_tokens
 
-        if isinstance(training, NpDpoSettings) and training.embedding == "sentence":
+        if isinstance(given.training, NpDpoSettings) and given.training.embedding == "sentence":
             return AdaptationWork()
-        return AdaptationWork(read_tokens(renderer, shots))
+        return AdaptationWork(read_tokens(given.renderer, given.shots))
 
     def embed(self, responses: Sequence[Response]) -> Tensor:
         """[N, e]: the vectors of responses, by the base model."""

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from fspo.methods.adaptation import Adaptation, AdaptationSettings, AdaptationWork, UserState
+from fspo.methods.adaptation import Adaptation, AdaptationInput, AdaptationSettings, AdaptationWork, UserState
 from fspo.methods.method import Job, Method, train_once
 from fspo.modeling.virtual_tokens import first_virtual_id, virtual_tokens
 from fspo.preferences.types import Episode, Preference
@@ -211,20 +211,14 @@ class SoftTokens(Adaptation):
         )
 
     @classmethod
-    def work(
-        cls,
-        settings: SoftTokensSettings,
-        renderer: EpisodeRenderer,
-        shots: Sequence[Preference],
-        *,
-        training: TrainingConfig | None = None,
-    ) -> AdaptationWork:
+    def work(cls, given: AdaptationInput) -> AdaptationWork:
         """Every step reads all pairs after the soft tokens; the reference reads them once without."""
-        if not settings.fit_steps:
+        steps, training = given.settings.fit_steps, given.training
+        if not steps:
             return AdaptationWork()
-        tokens = renderer.render(Episode("", (), tuple(shots))).tokens
+        tokens = given.renderer.render(Episode("", (), tuple(given.shots))).tokens
         soft = training.tokens if isinstance(training, SoftTokensTraining) else 0
-        return AdaptationWork(tokens, settings.fit_steps * (tokens + soft))
+        return AdaptationWork(tokens, steps * (tokens + soft))
 
     def start(self) -> dict[str, Tensor]:
         """Zeros: those of a training user before the first step."""

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from fspo.errors import ConfigError
-from fspo.methods.adaptation import Adaptation, AdaptationSettings, AdaptationWork, UserState
+from fspo.methods.adaptation import Adaptation, AdaptationInput, AdaptationSettings, AdaptationWork, UserState
 from fspo.methods.method import Method
 from fspo.preferences.types import Preference
 
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from fspo.modeling.rendering import Context, EpisodeRenderer
-    from fspo.training.config import TrainingConfig
 
 __all__ = ["ROWS", "Steering", "SteeringSettings", "added_to", "block_after", "steering_vector"]
 
@@ -80,18 +79,11 @@ class Steering(Adaptation):
         return UserState({"vector": steering_vector(states[:, 0], states[:, 1], scaled=scaled)})
 
     @classmethod
-    def work(
-        cls,
-        settings: SteeringSettings,
-        renderer: EpisodeRenderer,
-        shots: Sequence[Preference],
-        *,
-        training: TrainingConfig | None = None,
-    ) -> AdaptationWork:
+    def work(cls, given: AdaptationInput) -> AdaptationWork:
         """The model reads every response once."""
         from fspo.modeling.embeddings import read_tokens
 
-        return AdaptationWork(read_tokens(renderer, shots))
+        return AdaptationWork(read_tokens(given.renderer, given.shots))
 
     @contextmanager
     def using(self, state: UserState) -> Iterator[EpisodeRenderer]:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field, field_validator
 
-from fspo.methods.adaptation import AdaptationSettings, AdaptationWork, TextAdaptation
+from fspo.methods.adaptation import AdaptationInput, AdaptationSettings, AdaptationWork, TextAdaptation
 from fspo.methods.method import Method
 from fspo.modeling.layouts import LayoutName
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from fspo.modeling.descriptions import Description
     from fspo.modeling.rendering import EpisodeRenderer
     from fspo.preferences.types import Preference
-    from fspo.training.config import TrainingConfig
 
 __all__ = ["ROWS", "Summary", "SummarySettings"]
 
@@ -58,16 +57,10 @@ class Summary(TextAdaptation):
     Settings = SummarySettings
 
     @classmethod
-    def work(
-        cls,
-        settings: SummarySettings,
-        renderer: EpisodeRenderer,
-        shots: Sequence[Preference],
-        *,
-        training: TrainingConfig | None = None,
-    ) -> AdaptationWork:
+    def work(cls, given: AdaptationInput) -> AdaptationWork:
         """The shots and the question are read once."""
-        asked = _reader(settings, renderer).render_describing(shots, question=settings.question)
+        settings = given.settings
+        asked = _reader(settings, given.renderer).render_describing(given.shots, question=settings.question)
         return AdaptationWork(len(asked.trunk_ids) + len(asked.prompt_ids))
 
     def write(self, users: Sequence[Sequence[Preference]], *, tokens: int = 40) -> list[Description]:

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from fspo.methods.adaptation import Adaptation, AdaptationSettings, AdaptationWork, UserState
+from fspo.methods.adaptation import Adaptation, AdaptationInput, AdaptationSettings, AdaptationWork, UserState
 from fspo.methods.method import Method
 from fspo.preferences.types import Episode, Preference
 
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
     from fspo.methods.user_weights import UserWeights
     from fspo.modeling.rendering import Context, EpisodeRenderer, TokenizedEpisode
-    from fspo.training.config import TrainingConfig
 
 __all__ = ["ROWS", "TestTimeTraining", "TestTimeTrainingSettings"]
 
@@ -107,19 +106,12 @@ class TestTimeTraining(Adaptation):
         return UserState(take_steps(start, self.loss(shots), steps=settings.steps, rate=settings.learning_rate))
 
     @classmethod
-    def work(
-        cls,
-        settings: TestTimeTrainingSettings,
-        renderer: EpisodeRenderer,
-        shots: Sequence[Preference],
-        *,
-        training: TrainingConfig | None = None,
-    ) -> AdaptationWork:
+    def work(cls, given: AdaptationInput) -> AdaptationWork:
         """Every step reads all pairs; the shared policy reads them once."""
-        if not settings.steps:
+        if not given.settings.steps:
             return AdaptationWork()
-        tokens = sum(one.tokens for one in _learned_from(settings, renderer, shots))
-        return AdaptationWork(tokens, settings.steps * tokens)
+        tokens = sum(one.tokens for one in _learned_from(given.settings, given.renderer, given.shots))
+        return AdaptationWork(tokens, given.settings.steps * tokens)
 
     @contextmanager
     def using(self, state: UserState) -> Iterator[EpisodeRenderer]:
