@@ -22,6 +22,7 @@ __all__ = [
     "option",
     "printable",
     "reason_of",
+    "rounded",
     "suggestion",
 ]
 
@@ -78,6 +79,11 @@ def counted(count: int, what: str) -> str:
     """A count in words: `what` begins with a plural, which loses its s where the count is 1."""
     noun, space, rest = what.partition(" ")
     return f"{count:,} {noun.removesuffix('s') if count == 1 else noun}{space}{rest}"
+
+
+def rounded(number: float) -> int:
+    """A number to two digits, which is all that an estimate says."""
+    return int(float(f"{number:.2g}"))
 
 
 def reason_of(error: Exception) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,11 +9,12 @@ import typer
 
 from fspo.cli.options import console
 from fspo.evaluation.benchmarks.benchmark import benchmark_of
-from fspo.evaluation.report.formatting import detectable
+from fspo.evaluation.report.formatting import chance, detectable
 from fspo.evaluation.run_comparison.compare_runs import Pair, RunComparison, compare_runs
 from fspo.evaluation.run_comparison.page import write_comparison
+from fspo.evaluation.statistics.intervals import Estimate
 from fspo.files import write_json
-from fspo.runs.made import check_file_target
+from fspo.runs.made import check_file_target, is_page, with_keys
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -55,7 +55,7 @@ def compare(
 
       fspo eval compare runs/demo runs/longer --benchmark prism
     """
-    for path, is_ours in ((json_file, _is_json), (html_file, _is_page)):
+    for path, is_ours in ((json_file, with_keys("measure", "methods", "pairs")), (html_file, is_page)):
         if path is not None:
             check_file_target(path, is_ours)
     if benchmark:
@@ -75,20 +75,6 @@ def compare(
         out.print(f"Page: {write_comparison(found, html_file)}", markup=False)
 
 
-def _is_json(content: bytes) -> bool:
-    """Whether it is a comparison that `--json` wrote."""
-    try:
-        found = json.loads(content)
-    except ValueError:
-        return False
-    return isinstance(found, dict) and found.keys() >= {"measure", "methods", "pairs"}
-
-
-def _is_page(content: bytes) -> bool:
-    """Whether it is a page that `--html` wrote."""
-    return " · fspo</title>".encode() in content
-
-
 def standings(found: RunComparison) -> Table:
     """Every method by itself, the best first."""
     from rich.markup import escape
@@ -106,11 +92,10 @@ def standings(found: RunComparison) -> Table:
         table.add_column(column, justify="left" if column == "method" else "right")
     for row in found.methods:
         e = row.estimate
-        limits = "no interval" if e.low is None or e.high is None else f"{_said(e.low, found)}…{_said(e.high, found)}"
         table.add_row(
             f"{escape(row.name)} [dim]{escape(row.variant.partition('/')[2])}[/dim]",
             _said(e.value, found),
-            limits,
+            _limits(e, found),
             str(e.items),
         )
     return table
@@ -138,18 +123,21 @@ def pairs(found: RunComparison) -> Table:
 def _row(pair: Pair, found: RunComparison) -> tuple[str, ...]:
     from rich.markup import escape
 
-    difference, p = pair.comparison.difference, pair.comparison.adjusted
-    limits = "no interval"
-    if difference.low is not None and difference.high is not None:
-        limits = f"{_said(difference.low, found)}…{_said(difference.high, found)}"
+    difference = pair.comparison.difference
     bold = ("[bold]", "[/bold]") if pair.comparison.significant else ("", "")
     return (
         escape(pair.first),
         escape(pair.second),
         f"{bold[0]}{_said(difference.value, found, sign='+')}{bold[1]}",
-        limits,
-        "\N{EN DASH}" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}",
+        _limits(difference, found),
+        chance(pair.comparison.adjusted),
         detectable(pair.comparison.detectable, percent=found.percent),
+    )
+
+
+def _limits(found: Estimate, of: RunComparison) -> str:
+    return (
+        "no interval" if found.low is None or found.high is None else f"{_said(found.low, of)}…{_said(found.high, of)}"
     )
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import webbrowser
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -191,9 +190,9 @@ def report(
       fspo study report configs/study/paper.yaml --records exports/paper --output reports/paper --open
     """
     config = _loaded(file, overrides)
-    from fspo.runs.made import check_file_target
+    from fspo.runs.made import check_file_target, is_page, with_keys
     from fspo.study.analysis.findings import analyse, save_findings
-    from fspo.study.analysis.page import is_page, write_page
+    from fspo.study.analysis.page import write_page
     from fspo.study.analysis.tables import diagnostics_table, effects_table, win_rate_table
     from fspo.study.analysis.wording import excluded_text, headlines, registration_note
     from fspo.study.config import said
@@ -201,7 +200,7 @@ def report(
     folder = output or config.output
     page, numbers = folder / "report.html", folder / "study.json"
     check_file_target(page, is_page)
-    check_file_target(numbers, _has_keys("study", "rules", "results"))
+    check_file_target(numbers, with_keys("study", "rules", "results"))
     read, registration = _records(config, store, records, (page, numbers))
     questions = [question.id for question in config.about if question.options]
     findings = analyse(read, config.exclusions, pairs=config.pairs, questions=questions)
@@ -250,12 +249,12 @@ def plan(
     """
     config = _loaded(file, overrides)
     from fspo.files import write_json
-    from fspo.runs.made import check_file_target
+    from fspo.runs.made import check_file_target, with_keys
     from fspo.study.analysis.tables import attention_said, people_needed, plan_tables
     from fspo.study.power import Assumptions, plan_study
 
     if json_file is not None:
-        check_file_target(json_file, _has_keys("study", "assumptions", "needed"))
+        check_file_target(json_file, with_keys("study", "assumptions", "needed"))
     found = plan_study(config, Assumptions(win_rate, spread, ties, lost, power))
     out = console()
     for table in plan_tables(found):
@@ -265,19 +264,6 @@ def plan(
     if json_file is not None:
         write_json(json_file, found.to_json())
         out.print(f"JSON: {json_file}", markup=False)
-
-
-def _has_keys(*keys: str) -> Callable[[bytes], bool]:
-    """Says of the content of a file whether it is a JSON object with these keys."""
-
-    def is_ours(content: bytes) -> bool:
-        try:
-            found = json.loads(content)
-        except ValueError:
-            return False
-        return isinstance(found, dict) and found.keys() >= set(keys)
-
-    return is_ours
 
 
 def _records(

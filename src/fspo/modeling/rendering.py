@@ -19,7 +19,7 @@ from fspo.modeling.chat import ChatFormat, TurnEncoder, control_ids, takes_syste
 from fspo.modeling.layouts import DEFAULT_LAYOUT, LabelledLayout, LayoutName, Message, ShotTemplate, layout_named
 from fspo.preferences.types import Episode, Preference, Turn, as_turns
 
-__all__ = ["Branch", "Context", "EpisodeRenderer", "RenderedPrompt", "TokenizedEpisode"]
+__all__ = ["Branch", "Context", "EpisodeRenderer", "RenderedPrompt", "TokenizedEpisode", "common_beginning"]
 
 Context = Literal["none", "shots", "description", "both"]
 
@@ -369,7 +369,7 @@ class EpisodeRenderer:
     ) -> Branch:
         """A query without anything of the user: with a system message it shares only part of the opening."""
         before, prompt = self._bare(query.messages, "")
-        shared = _shared(before, opening)
+        shared = common_beginning(before, opening)
         return Branch((*before[shared:], *prompt), responses, shared, 0, index)
 
     def _start(self, description: str) -> tuple[int, ...]:
@@ -433,7 +433,7 @@ def _mirror(episode: Episode, description: str | None) -> Episode:
     return flipped if description is None else replace(flipped, description=description)
 
 
-def _shared(one: Sequence[int], other: Sequence[int]) -> int:
+def common_beginning(one: Sequence[int], other: Sequence[int]) -> int:
     """How many tokens both begin with."""
     places = (place for place, (mine, theirs) in enumerate(zip(one, other, strict=False)) if mine != theirs)
     return next(places, min(len(one), len(other)))

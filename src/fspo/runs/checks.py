@@ -66,10 +66,8 @@ def check_instruments(config: EvaluationConfig, out: Path) -> list[str]:
     """
     for entry in config.reward_models:
         load_reward_model(entry, config, EndpointPool(out))
-    judges = (*config.judges, *(config.tax.judges if config.tax is not None else ()))
-    asked = [*(judge.endpoint for judge in judges), *(entry.endpoint for entry in config.reward_models)]
-    asked += [] if config.conversations is None else [config.conversations.endpoint]
-    if any(endpoint is not None for endpoint in asked):
+    asked = config.endpoints()
+    if asked:
         need_client()
     return [*_keys_not_set(asked), *_answers_not_read(out)]
 

@@ -26,6 +26,7 @@ from fspo.methods.adaptation import AdaptationInput, AdaptationWork
 from fspo.methods.table import METHODS, Method, training_order
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.types import Episode, Preference
+from fspo.printing import rounded
 from fspo.progress import Silent, duration
 from fspo.records import KeyedLog
 from fspo.runs.adaptation_plan import PlannedAdaptation, ShownShots
@@ -159,9 +160,9 @@ def sentence(planned: PlannedEvaluation) -> str:
     """What the evaluation reads and writes, and about how long that takes here."""
     if planned.finished:
         return "The evaluation is finished, except for judgements, reward models and optional measures that are new."
-    work = f"reads about {_rounded(planned.read):,} tokens and writes at most {_rounded(planned.written):,}"
+    work = f"reads about {rounded(planned.read):,} tokens and writes at most {rounded(planned.written):,}"
     if planned.learned:
-        work += f", and learns from {_rounded(planned.learned):,} to adapt to users"
+        work += f", and learns from {rounded(planned.learned):,} to adapt to users"
     times = ", ".join(f"{one.method} {one.count:,} times" for one in planned.adaptations)
     often = f" Methods adapt to sets of shots: {times}." if times else ""
     if planned.begun:
@@ -450,8 +451,3 @@ def _timed(work: Callable[[], object]) -> float:
     started = time.monotonic()
     work()
     return time.monotonic() - started
-
-
-def _rounded(tokens: float) -> int:
-    """A number of tokens to two digits, which is all that a sample says."""
-    return int(float(f"{tokens:.2g}"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from fspo.files import FolderKind, check_no_part, is_special
 from fspo.modeling.folders import MODEL, POLICY
 from fspo.preferences.dataset import DATASET
 
-__all__ = ["RUN", "check_file_target"]
+__all__ = ["RUN", "check_file_target", "is_page", "with_keys"]
 
 _TEMPORARY = ".*.tmp"
 """What a killed writer leaves beside its file."""
@@ -131,3 +132,21 @@ def check_file_target(path: Path, is_ours: Callable[[bytes], bool] | None = None
         raise StorageError(f"{path} could not be read ({error.strerror or error}). Check its permissions.") from error
     if content and not is_ours(content):
         raise ConfigError(f"{path} was not written by the same command, so it is not replaced; name another file.")
+
+
+def is_page(content: bytes) -> bool:
+    """Whether it is a page of fspo."""
+    return " · fspo</title>".encode() in content
+
+
+def with_keys(*keys: str) -> Callable[[bytes], bool]:
+    """Says of the content of a file whether it is a JSON object with these keys."""
+
+    def is_ours(content: bytes) -> bool:
+        try:
+            found = json.loads(content)
+        except ValueError:
+            return False
+        return isinstance(found, dict) and found.keys() >= set(keys)
+
+    return is_ours

@@ -16,6 +16,7 @@ from fspo.methods.table import Method, training_order
 from fspo.modeling.size import count_weights
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.sampling import EpisodeSampler
+from fspo.printing import rounded
 from fspo.progress import duration
 from fspo.runs.config import EVERY, RunConfig, methods_of
 from fspo.runs.folder import RunFolder
@@ -95,7 +96,7 @@ def table(trainings: Sequence[PlannedTraining], seconds: float | None = None) ->
     for each in trainings:
         left = each.config.total_steps - each.done
         steps = f"{left:,}" if not each.done else f"{left:,} of {each.config.total_steps:,} left"
-        tokens = f"about {_rounded(left * each.step_tokens):,}" if each.units else "?"
+        tokens = f"about {rounded(left * each.step_tokens):,}" if each.units else "?"
         times = [f"about {duration(each.work * seconds)}"] if seconds is not None else []
         rows.append((each.row.name, steps, tokens, *times, each.source))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -304,8 +305,3 @@ def _reason(config: RunConfig, row: Method) -> str:
         f"is not among the run's methods, but {' and '.join(needing)} {verb} from it. To skip it, write `from_base: "
         f"{skipping}` at the top level of the configuration, beside `methods`, or add `--set 'from_base={skipping}'`."
     )
-
-
-def _rounded(tokens: float) -> int:
-    """A number of tokens to two digits, which is all that a sample says."""
-    return int(float(f"{tokens:.2g}"))

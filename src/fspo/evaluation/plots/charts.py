@@ -6,7 +6,7 @@ import itertools
 import statistics
 import textwrap
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -83,10 +83,7 @@ def accuracy_by_shots(
         )
         ends.append((observer[-1][1].value, OBSERVER, INK))
     axes.axhline(0.5, **DOTTED)
-    ticks = sorted({k for points in (*methods.values(), observer) for k, _ in points})
-    axes.set_xticks(ticks, [f"{k:g}" for k in ticks])
-    axes.set_xlabel("shots in context")
-    axes.set_ylabel("reward accuracy")
+    _label_axes(axes, (*methods.values(), observer), "shots in context", "reward accuracy")
     percent_axis(axes)
     label_ends(axes, ends)
     return svg_of(figure, title, _describe_points(methods, observer), narrow=narrow)
@@ -96,13 +93,17 @@ def levels_by_turn(methods: Mapping[str, Points], *, title: str, palette: Palett
     """Alignment levels from 1 to 5 over the turns of a conversation, with intervals."""
     figure, axes = new_figure(3.4, width=NARROW if narrow else WIDTH)
     ends = _lines(axes, methods, palette)
-    ticks = sorted({k for points in methods.values() for k, _ in points})
-    axes.set_xticks(ticks, [f"{k:g}" for k in ticks])
-    axes.set_xlabel("turn")
-    axes.set_ylabel("alignment level")
+    _label_axes(axes, methods.values(), "turn", "alignment level")
     label_ends(axes, ends)
     told = (f"{name}: " + ", ".join(f"{e.value:.2f} at {k:g}" for k, e in points) for name, points in methods.items())
     return svg_of(figure, title, "; ".join(told), narrow=narrow)
+
+
+def _label_axes(axes: Axes, lines: Iterable[Points], across: str, up: str) -> None:
+    ticks = sorted({k for points in lines for k, _ in points})
+    axes.set_xticks(ticks, [f"{k:g}" for k in ticks])
+    axes.set_xlabel(across)
+    axes.set_ylabel(up)
 
 
 def _lines(axes: Axes, methods: Mapping[str, Points], palette: Palette) -> list[tuple[float, str, str]]:

@@ -17,6 +17,7 @@ __all__ = [
     "OPPONENT",
     "Unit",
     "amount",
+    "chance",
     "detectable",
     "environment",
     "join_names",
@@ -98,7 +99,7 @@ def environment(*packages: str) -> Environment:
         "number": lambda value: number(value, 2),
         "share": lambda value: number(value * 100),
         "amount": lambda count: _DASH if count is None else f"{count:,}",
-        "chance": _chance,
+        "chance": chance,
         "detectable": detectable,
         "points": lambda estimate: number(estimate.value * 100, plus=True),
         "in_units": lambda measure: measure.partition("/")[0] in IN_UNITS,
@@ -126,7 +127,7 @@ def _interval(estimate: Estimate | None, percent: bool = True) -> str:
     return f"{_bare(estimate.low, unit)} to {_bare(estimate.high, unit)}"
 
 
-def _chance(p: float | None) -> str:
+def chance(p: float | None) -> str:
     """A p value, not more exact than it is."""
     if p is None:
         return _DASH

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from fspo.modeling.decoding import NOTHING, KeyValues
+from fspo.modeling.rendering import common_beginning
 
 __all__ = ["CacheCounts", "Trunk", "TrunkCache"]
 
@@ -102,7 +103,7 @@ class TrunkCache:
             known.uses += 1
             self.counts.hits += 1
             return known, known.key_values.length
-        shared = _common(known.ids[: known.key_values.length], ids) if known is not None else 0
+        shared = common_beginning(known.ids[: known.key_values.length], ids) if known is not None else 0
         start = known.key_values.part(0, shared) if known is not None else NOTHING
         if known is not None:
             self._drop(known)
@@ -148,9 +149,3 @@ class TrunkCache:
         trunk.kept = False
         if not trunk.uses:
             self.nbytes -= trunk.nbytes
-
-
-def _common(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many tokens both begin with."""
-    places = (place for place, (mine, theirs) in enumerate(zip(one, other, strict=False)) if mine != theirs)
-    return next(places, min(len(one), len(other)))

@@ -22,7 +22,7 @@ from fspo.study.analysis.wording import (
     headlines,
 )
 
-__all__ = ["is_page", "write_page"]
+__all__ = ["write_page"]
 
 
 def write_page(findings: StudyFindings, out: Path, *, title: str = "", registered: str = "") -> Path:
@@ -51,11 +51,6 @@ def write_page(findings: StudyFindings, out: Path, *, title: str = "", registere
     pages = environment("fspo.study.analysis")
     write_text(out, pages.get_template("study.html.j2").render(**view))
     return out
-
-
-def is_page(content: bytes) -> bool:
-    """Whether it is a page of fspo."""
-    return " · fspo</title>".encode() in content
 
 
 def _rates_plot(findings: StudyFindings, palette: Palette) -> PlotEntry | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fspo.evaluation.report.formatting import number
+from fspo.evaluation.report.formatting import chance, number
 from fspo.evaluation.statistics.intervals import Estimate
 from fspo.printing import counted
 from fspo.study.analysis.findings import Results, StudyFindings
@@ -33,8 +33,8 @@ def win_rate_table(findings: StudyFindings) -> Table:
                 f"{rate.losses:,}",
                 f"{rate.ties:,}",
                 f"{rate.estimate.users:,}",
-                _chance(rate.adjusted),
-                _chance(rate.binomial_p),
+                chance(rate.adjusted),
+                chance(rate.binomial_p),
                 _DASH if rate.design_effect is None else number(rate.design_effect, 1),
             )
     return table
@@ -129,10 +129,6 @@ def _estimate(estimate: Estimate) -> str:
     if estimate.low is None or estimate.high is None:
         return f"{value} [dim](no interval)[/dim]"
     return f"{value} [dim]({number(estimate.low * 100)}…{number(estimate.high * 100)})[/dim]"
-
-
-def _chance(p: float | None) -> str:
-    return _DASH if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def _comparisons(count: float) -> str:
