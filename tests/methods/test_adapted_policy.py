@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from fspo.errors import ConfigError, DataError
+from fspo.methods.adaptation import UserState
 from fspo.methods.adapted_policy import AdaptedPolicy
 from fspo.modeling.policy import Policy
 from fspo.preferences.types import Person, Preference
@@ -79,6 +80,16 @@ def test_a_description_of_the_person_is_not_shown(tiny_model_path: Path) -> None
     steering.adaptation.adapt = counting  # type: ignore[method-assign, assignment]
     steering.generate(liking_marks(3, start=30), "What now?", **HOW)
     assert seen == [2]
+
+
+def test_messages_have_the_text_that_a_method_writes(tiny_model_path: Path, ttt: AdaptedPolicy) -> None:
+    summary = AdaptedPolicy.adapt(tiny_model_path, "summary")
+    summary.adaptation.adapt = lambda shots: UserState(text="Likes marks.")  # type: ignore[method-assign]
+    told, asked = summary.messages(SHOTS, "What now?")
+    assert told == {"role": "system", "content": "Likes marks."} and asked["content"] == "What now?"
+    assert len(summary.messages(None, "What now?")) == 1
+    plain = Policy.load(tiny_model_path, context="shots")
+    assert ttt.messages(SHOTS, "What now?") == plain.messages(SHOTS, "What now?")
 
 
 def test_what_cannot_be_adapted_is_refused(ttt: AdaptedPolicy, tiny_model_path: Path) -> None:

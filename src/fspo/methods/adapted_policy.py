@@ -19,7 +19,7 @@ from fspo.errors import ConfigError, DataError
 from fspo.methods.adaptation import Adaptation, AdaptationRow
 from fspo.methods.table import ADAPTATIONS, METHODS
 from fspo.modeling.answering import Prompt, Reply, answer_per_user, stream_answer
-from fspo.modeling.layouts import LayoutName
+from fspo.modeling.layouts import LayoutName, Message
 from fspo.modeling.loading import load_model
 from fspo.modeling.model_names import policy_in
 from fspo.modeling.policies import is_policy, load_policy, read_card
@@ -173,6 +173,14 @@ class AdaptedPolicy(Policy):
         with self.adaptation.for_user(shown.shots) as view:
             renderer, asked = view.renderer, replace(shown, description=view.text)
         return stream_answer(enter, renderer, asked, settings, seed=seed)
+
+    def messages(
+        self, person: PersonLike, prompt: PromptLike, *, description: str | None = None, reserve: int = 128
+    ) -> list[Message]:
+        """As of `Policy`, with the text that the method writes about the person; no message shows changed weights."""
+        shown = self.shown(person_of(person), prompt)
+        with self.adaptation.for_user(shown.shots) as view:
+            return view.renderer.messages(shown.shots, shown.text, view.text, reserve=reserve)
 
     def margins(self, person: PersonLike, pairs: Sequence[Preference]) -> list[float]:
         """As of `Policy`."""
