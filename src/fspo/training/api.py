@@ -21,6 +21,7 @@ from transformers.trainer_utils import TrainOutput
 from fspo.errors import ConfigError, DataError, TrainingError
 from fspo.files import read_jsonl
 from fspo.modeling.chat import ChatFormat
+from fspo.modeling.generation import evaluating
 from fspo.modeling.memory import out_of_memory_explained
 from fspo.modeling.policies import is_policy
 from fspo.modeling.policy import Policy, RewardAgainst, SamplingOptions, check_against
@@ -299,16 +300,10 @@ class FSPOTrainer:
     def _entered(self) -> Iterator[Any]:
         """Inside, the policy drops nothing out and computes in the precision of the training."""
         loop = self._loop
-        policy = loop.policy
-        was_training = policy.training
         with self._own_attention():
-            prepare_model(policy)
-            policy.eval()
-            try:
-                with loop.trainer.accelerator.autocast():
-                    yield policy
-            finally:
-                policy.train(was_training)
+            prepare_model(loop.policy)
+            with evaluating(loop.policy) as policy, loop.trainer.accelerator.autocast():
+                yield policy
 
     @contextmanager
     def _entered_reference(self) -> Iterator[Any]:

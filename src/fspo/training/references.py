@@ -14,7 +14,7 @@ from fspo.training.losses import Reference
 if TYPE_CHECKING:
     from peft.tuners.tuners_utils import BaseTuner
 
-__all__ = ["FrozenReference", "reference_of", "trainable_weights", "untrained"]
+__all__ = ["FrozenReference", "reference_of", "trainable_weights"]
 
 
 class FrozenReference:
@@ -51,21 +51,6 @@ def reference_of(model: torch.nn.Module, frozen: torch.nn.Module | None) -> Refe
                 model.train()
 
     return without_adapters if frozen is None else FrozenReference(frozen, model)
-
-
-def untrained(model: torch.nn.Module) -> Reference:
-    """The reference of a model before its first training step: the model itself, without dropout."""
-
-    @contextmanager
-    def itself() -> Iterator[torch.nn.Module]:
-        was_training = model.training
-        model.eval()
-        try:
-            yield model
-        finally:
-            model.train(was_training)
-
-    return itself
 
 
 def trainable_weights(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from fspo.files import check_unclaimed, full_disk_explained, read_json, storage_
 from fspo.identity import digest, same
 from fspo.modeling.fitting import Fitted, Room, fitted
 from fspo.modeling.folders import ADAPTERS, MODEL, TOKENIZER_FILES
+from fspo.modeling.generation import evaluating
 from fspo.modeling.loading import context_length, fast_dtype, reading_limit
 from fspo.modeling.memory import out_of_memory_explained
 from fspo.modeling.model_names import POLICY_FILE, is_hub_id, layout_note
@@ -41,7 +43,7 @@ from fspo.training.policy_card import SEES, may_be_replaced, policy_card
 from fspo.training.precomputing import REFERENCE_FILE, precompute
 from fspo.training.processes import agreed, joined, whole_state
 from fspo.training.rationalization import Rationalizer, closeness_named
-from fspo.training.references import reference_of, untrained
+from fspo.training.references import reference_of
 from fspo.training.selection import Course, forget_best, remove_all
 from fspo.training.start import Start
 from fspo.training.steps import (
@@ -450,7 +452,9 @@ class Training:
         collator = self._collator(loop.renderer)
         units = loop.trainer.validation
         settings: dict[str, Any] = {"config": self.config, "folder": self.out, "progress": progress}
-        settings |= {"accelerator": loop.trainer.accelerator, "reference": loop.reference or untrained(loop.policy)}
+        # Before the first step, a policy without a frozen copy is its own reference.
+        reference = loop.reference or partial(evaluating, loop.policy)
+        settings |= {"accelerator": loop.trainer.accelerator, "reference": reference}
         loop.trainer.remember(
             precompute(
                 unit=lambda number: collator.unit(number, loop.sampler.episode(number)),

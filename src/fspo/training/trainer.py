@@ -18,6 +18,7 @@ from transformers.integrations.integration_utils import TensorBoardCallback
 
 from fspo.errors import ConfigError, StorageError, TrainingError
 from fspo.files import append_jsonl, read_jsonl, write_text
+from fspo.modeling.generation import evaluating
 from fspo.modeling.memory import give_back_memory, keep_memory
 from fspo.modeling.threads import sleep_while_busy
 from fspo.progress import Task
@@ -195,13 +196,12 @@ class PolicyTrainer(Trainer):
         """Figures on the validation episodes, their names starting with `eval_`; nothing without such episodes."""
         if not self.validation:
             return {}
-        policy = self._unwrapped()
-        was_training = policy.training
-        policy.eval()
-        units: Sequence[Unit] = self.validation if self._rationalizer is None else self._rationalizer.measured(policy)
         process, count = self.accelerator.process_index, self.accelerator.num_processes
         rows: list[dict[str, float]] = []
-        with torch.no_grad():
+        units: Sequence[Unit] = self.validation
+        with evaluating(self._unwrapped()) as policy, torch.no_grad():
+            if self._rationalizer is not None:
+                units = self._rationalizer.measured(policy)
             for first in range(0, len(units), count):
                 counts = first + process < len(units)
                 # A process without a unit left scores another one along with the others, and doesn't count it.
@@ -210,7 +210,6 @@ class PolicyTrainer(Trainer):
                 rows += [figures(scores, self._config)] if counts else []
                 if units is self.validation and not self.is_fsdp_enabled:
                     self.validation[place] = with_margins(units[place], scores)
-        policy.train(was_training)
         found = means([row for part in processes.collected(rows) for row in part])
         return {f"eval_{name}": value for name, value in found.items()}
 
