@@ -225,6 +225,12 @@ def test_rows_of_csv_are_those_of_a_spreadsheet(tmp_path: Path) -> None:
         read_preferences(path)
 
 
+def test_lines_may_end_with_a_carriage_return_alone(tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "t.csv", [GOOD, {**GOOD, "user": "bob"}])
+    path.write_bytes(path.read_bytes().replace(b"\r\n", b"\r"))
+    assert [row.user for row in read_preferences(path).dataset] == ["ann", "bob"]
+
+
 def test_a_bad_row_is_named_with_its_shard(tmp_path: Path) -> None:
     folder = write_shards(tmp_path / "hub", [GOOD, {**GOOD, "chosen": ""}, {**GOOD, "prompt": ""}])
     with pytest.raises(DataError, match=r"train-00001-of-00003\.parquet, row 1, column 'chosen': empty.* \(1 more row"):

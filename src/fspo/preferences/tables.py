@@ -10,7 +10,7 @@ import gzip
 import io
 import json
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from enum import StrEnum
@@ -244,14 +244,18 @@ def _check_header(header: Sequence[str], name: str) -> None:
 
 def _lines(handle: IO[bytes], name: str) -> Iterator[str]:
     """The lines of a text with their line ends; a byte order mark is no part of them."""
-    head = handle.peek(2)[:2] if isinstance(handle, io.BufferedReader | gzip.GzipFile) else b""
+    head = handle.peek(_HEAD) if isinstance(handle, io.BufferedReader | gzip.GzipFile) else b""
     if _encoding(head) == "utf-16":
         try:
             yield from io.StringIO(handle.read().decode("utf-16"), newline="\n")
         except UnicodeDecodeError as error:
             raise DataError(f"{name}: not UTF-16 ({error.reason}); save the file as UTF-8.") from error
         return
-    for number, line in enumerate(handle, start=1):
+    # Old programs for the Mac end lines with a carriage return alone.
+    lines: Iterable[bytes] = handle
+    if b"\r" in head and b"\n" not in head:
+        lines = io.BytesIO(handle.read().replace(b"\r", b"\n"))
+    for number, line in enumerate(lines, start=1):
         try:
             yield line.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError as error:
