@@ -47,6 +47,11 @@ class RoundSettings(TrainingConfig):
         """Tokens that must fit into the model's context after a question of the data."""
         return self.max_new_tokens
 
+    @property
+    def shows_descriptions(self) -> bool:
+        """Whether an answer is given a user's own description, beside the shots."""
+        return False
+
     def endpoints(self) -> list[EndpointConfig]:
         """The endpoints that the training asks."""
         return []

@@ -426,8 +426,9 @@ class _Setup:
     @cached_property
     def read(self) -> Fitted:
         """The training part, and what of it the model can't read whole or has no room to answer."""
-        room = Room(self.renderer, answer=self.config.room)
-        return fitted(self.job.dataset, [room], self.config.long_rows, setting="long_rows", file="The training part")
+        shown = [self.renderer, *([self.renderer.with_context("both")] if self.config.shows_descriptions else [])]
+        rooms = [Room(renderer, answer=self.config.room) for renderer in shown]
+        return fitted(self.job.dataset, rooms, self.config.long_rows, setting="long_rows", file="The training part")
 
     def sampler(
         self, dataset: PreferenceDataset, seed: int, queries: int, *, shots: int | None = None, skip: bool = False

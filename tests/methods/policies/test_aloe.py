@@ -18,9 +18,10 @@ from fspo.methods import rounds
 from fspo.methods.policies.aloe import AloeSettings
 from fspo.methods.rounds import Pairs
 from fspo.modeling.answering import Prompt, Reply
+from fspo.modeling.loading import load_tokenizer
 from fspo.modeling.rendering import EpisodeRenderer
 from fspo.preferences.dataset import PreferenceDataset
-from fspo.preferences.types import User
+from fspo.preferences.types import Preference, User
 from tests.fake_endpoint import fake_endpoint, stats
 from tests.methods.policies.round_worlds import LikesYes, Said, agreeing, answers, job_of, taste
 
@@ -61,6 +62,18 @@ def test_users_with_too_few_questions_are_named(both: Path, tmp_path: Path) -> N
     job = job_of("aloe", both, tmp_path / "out", described(), **{**TALK, "queries": 7})
     with pytest.raises(DataError, match="8 questions, and an episode of 2 shots and 7 queries needs 9"):
         job.method.train(job)
+
+
+def test_questions_without_room_for_the_description_are_left_out(tiny_model_path: Path, tmp_path: Path) -> None:
+    data, said = described(), Said()
+    long = Preference("u0", f"Is book {', '.join(map(str, range(40)))} good?", *answers(9))
+    users = [User(user.id, "Likes yes. " * 4) for user in data.users.values()]
+    renderer = EpisodeRenderer(load_tokenizer(tiny_model_path), layout="conversation")
+    changes = {**TALK, "steps": 1, "max_length": renderer.bare_length(long, answer=10), "long_rows": "leave-out"}
+    everything = PreferenceDataset(users, [*data, long])
+    job = job_of("aloe", tiny_model_path, tmp_path / "out", everything, progress=said, **changes)
+    job.method.train(job)
+    assert any(line.startswith("Left out: 1 of 33 preferences") for line in said.lines)
 
 
 def test_a_language_model_plays_the_users(both: Path, tmp_path: Path) -> None:

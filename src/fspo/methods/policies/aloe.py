@@ -54,6 +54,11 @@ class AloeSettings(RoundSettings):
         description="endpoint: maximum tokens of a user's message, reasoning included.",
     )
 
+    @property
+    def shows_descriptions(self) -> bool:
+        """The answer that knows the user is given it."""
+        return True
+
     def endpoints(self) -> list[EndpointConfig]:
         """The one that plays users."""
         return [] if self.endpoint is None else [self.endpoint]
