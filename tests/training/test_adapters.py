@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from pathlib import Path
 from typing import Any
@@ -156,3 +157,11 @@ class _Tokenizer:
 
     def save_pretrained(self, folder: Path) -> None:
         """Nothing to write."""
+
+
+def test_the_names_of_layers_are_saved_in_one_order(tmp_path: Path) -> None:
+    base = saved(llama(tied=False), tmp_path / "base")
+    policy = prepare_weights(AutoModelForCausalLM.from_pretrained(base), LoraSettings(r=2, alpha=4), seed=0)
+    save_policy(policy, tmp_path / "policy", base=base, tokenizer=_Tokenizer())
+    names = json.loads((tmp_path / "policy" / "adapter_config.json").read_text())["target_modules"]
+    assert len(names) > 2 and names == sorted(names)

@@ -48,6 +48,9 @@ def prepare_weights(model: Any, lora: LoraSettings | LoraConfig | None, *, seed:
                 f"linear layers: {', '.join(_linear_names(model))}."
             ) from error
     _check_tied(policy, tied)
+    made: Any = policy.peft_config["default"]
+    if isinstance(made.target_modules, set):  # it would be saved in an order that changes from process to process
+        made.target_modules = sorted(made.target_modules)
     return policy
 
 
