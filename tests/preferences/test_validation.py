@@ -87,6 +87,14 @@ def test_a_bad_row_is_named_by_file_row_and_column(row: dict[str, Any], says: st
     assert says in message
 
 
+@pytest.mark.parametrize("names", [("response_a", "response_b"), ("Answer 1", "Answer 2"), ("a", "b")])
+def test_a_numbered_response_is_not_proposed_as_the_chosen_one(names: tuple[str, str]) -> None:
+    first, second = names
+    message = refused({"user": "ann", "prompt": "why?", first: "so", second: "thus", "label": first})
+    assert f" '{first}' and '{second}' don't say which response is preferred" in message
+    assert "ename" not in message
+
+
 def test_where_columns_can_be_named_the_option_is_told() -> None:
     row = {**GOOD, "question_id": "q"}
     assert refused(row).endswith("did you mean 'question'?")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -37,6 +38,10 @@ __all__ = [
     "row_problem",
     "user_problem",
 ]
+
+_RESPONSES = "response|answer|completion|output|reply|option|candidate|conversation|text"
+_NUMBERED = re.compile(rf"(|(?:.*[\W_])?(?:{_RESPONSES}))[\W_]?(?:[a-d]|\d)", re.IGNORECASE)
+"""The name of a column that numbers a response; the group is what names of the same kind share."""
 
 PREFERENCE_COLUMNS: Mapping[str, bool] = {
     "user": True,
@@ -455,6 +460,13 @@ def missing_columns(columns: Sequence[str], what: str, file: str, number: int) -
 def _remedy(missing: Sequence[str], free: Iterable[str], table: TableColumns | None) -> str:
     """What to do about missing columns: the nearest column of the table for each of them, where there is one."""
     free = list(free)
+    alike = _alternatives(free) if "chosen" in missing else []
+    if alike:
+        which = " and ".join(f"'{name}'" for name in alike)
+        return (
+            f" {which} don't say which response is preferred: write the preferred one of each row as 'chosen' and the "
+            "other as 'rejected'."
+        )
     meant: dict[str, str] = {}
     for column in missing:
         names = (column, *(table.names.get(column, ()) if table else ()))
@@ -465,6 +477,16 @@ def _remedy(missing: Sequence[str], free: Iterable[str], table: TableColumns | N
         return f" Did you mean to rename {renamed}?" if renamed else ""
     named = column_option({column: name or "NAME" for column, name in meant.items()})
     return f" Rename {renamed}, or name yours with {named}." if renamed else f" Name yours with {named}."
+
+
+def _alternatives(columns: Iterable[str]) -> list[str]:
+    """Columns such as response_a and response_b, whose names only number the responses."""
+    stems: dict[str, list[str]] = {}
+    for name in columns:
+        found = _NUMBERED.fullmatch(name)
+        if found:
+            stems.setdefault(found[1].lower(), []).append(name)
+    return next((names for names in stems.values() if len(names) > 1), [])
 
 
 def _text(row: Mapping[str, Any], column: str, file: str, number: int, *, identifier: bool = False) -> str:
