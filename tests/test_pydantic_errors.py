@@ -37,9 +37,9 @@ class Outer(BaseModel):
             "there is no setting 'all.rows.0.shot'; did you mean 'all.rows.0.shots'?",
         ),
         ({"name": "a", "rows": [{"zzz": 1}]}, ("rows", "0", "zzz"), "; the known ones are shots, key."),
-        ({"name": 1}, ("name",), "'all.name': input should be a valid string, not 1; write it in quotes."),
+        ({"name": 1}, ("name",), "'all.name': must be text, not 1; write it in quotes."),
         ({"name": "a", "size": "b"}, ("size",), "not 'b' (1 more after it)."),
-        ({"name": "a", "endpoint": {"n": "hidden"}}, ("endpoint", "n"), "unable to parse string as an integer."),
+        ({"name": "a", "endpoint": {"n": "hidden"}}, ("endpoint", "n"), "must be a whole number."),
     ],
 )
 def test_the_first_thing_wrong_is_named_with_its_place(values: Any, key: tuple[str, ...], sentence: str) -> None:

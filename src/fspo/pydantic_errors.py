@@ -18,6 +18,17 @@ __all__ = ["Fault", "Key", "Section", "first_fault"]
 Key = tuple[str, ...]
 """Names of settings from the top, such as ("evaluation", "shots")."""
 
+_EXPECTED = {
+    "string": "text",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "list": "a list, such as [a, b]",
+    "tuple": "a list, such as [a, b]",
+    "dict": "names with values (name: value)",
+    "model": "names with values (name: value)",
+}
+"""What pydantic calls a type, or the beginning of that -> what a setting of this type is."""
 _TAGS = ("str", "list", "dict", "int", "float", "bool")
 _SHOWN = 60
 """Characters of a value that a sentence shows, at most."""
@@ -74,10 +85,19 @@ def first_fault(
         return Fault(key, kind, f"there is no {noun} '{path}'{more}{hint}")
     if kind == "missing":
         return Fault(key, kind, f"the {noun} '{path}' is missing{more}.")
-    message = problem["msg"].removeprefix("Value error, ").removesuffix(".")
+    message = _message(problem)
     subject = f"'{path}': " if path else ""
     told = f"{subject}{message[:1].lower()}{message[1:]}{_shown(problem['input'], key)}{_remedy(problem)}{more}"
     return Fault(key, kind, told if told.endswith("?") else f"{told}.")
+
+
+def _message(problem: Mapping[str, Any]) -> str:
+    """What is wrong with a value, without the value."""
+    expected, _, fault = problem["type"].partition("_")
+    if expected in _EXPECTED and fault in ("type", "parsing", "from_float", "attributes_type"):
+        return f"must be {_EXPECTED[expected]}"
+    message: str = problem["msg"]
+    return message.removeprefix("Value error, ").removesuffix(".")
 
 
 def _shown(given: Any, key: Key) -> str:

@@ -154,7 +154,7 @@ def test_a_later_override_for_all_methods_replaces_what_the_file_has_for_one(tmp
         ("methods: []\n", "no method is named"),
         ("from_base: [fspoo]\n", r"did you mean 'fspo'\?"),
         ("training:\n  few-shot: {steps: 1}\n", "line 2: the method 'few-shot' trains nothing"),
-        ("seed: many\n", r"line 1: 'seed': input should be a valid integer.*, not 'many'"),
+        ("seed: many\n", r"line 1: 'seed': must be a whole number, not 'many'"),
         ("seed: -1\n", "'seed': input should be greater than or equal to 0, not -1"),
         ("evaluation: 3\n", "line 1: 'evaluation'"),
         ("training: {fspo: 3}\n", r"line 1: 'training\.fspo' takes settings by name, such as training\.fspo\.steps"),
