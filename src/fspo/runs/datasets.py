@@ -51,6 +51,8 @@ __all__ = [
 
 
 SPLITS_FILE = "splits.json"
+_SOME_QUESTIONS = 0.2
+"""Share of the questions that is proposed where none is held out."""
 _MOST_HELD_OUT = 0.6
 """Share of the questions that it makes sense to hold out."""
 
@@ -329,7 +331,8 @@ def few_held_out(folder: Path, splits: Splits) -> str:
     if total < 2 * MINIMUM_USERS:
         return f"{said}, and intervals need at least {MINIMUM_USERS}: collect preferences of more users."
     share = math.ceil(100 * MINIMUM_USERS / total) / 100
-    proposed = _split_command(folder, splits, {"test-users": share})
+    questions = {} if splits.questions["test"] else {"test-questions": _SOME_QUESTIONS}
+    proposed = _split_command(folder, splits, {"test-users": share, **questions})
     return f"{said}, and intervals need at least {MINIMUM_USERS}: `{proposed}` holds out enough."
 
 

@@ -174,7 +174,7 @@ def too_large(model: str, tokens: float, copies: int, what: str) -> str:
         if weights * tokens > _MOST_WORK:
             return "No estimate of the time: on a processor one episode of this length takes minutes with this model."
     if gib > 0.7 * free:
-        return f"No estimate of the time: {what} about {gib:.0f} GiB, and {free:.0f} GiB are free."
+        return f"No estimate of the time: {what} about {gib:.1f} GiB, and {free:.1f} GiB are free."
     return ""
 
 
