@@ -53,6 +53,15 @@ def test_a_run_with_several_policies_and_none_of_fspo_lists_them(tmp_path: Path,
     assert result.exit_code == 1 and "ipo, pref-ft" in result.stderr
 
 
+def test_it_is_said_where_relative_paths_begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelError, match=f"runs/nope in {tmp_path}, where relative paths begin"):
+        check_folder("runs/nope")
+    with pytest.raises(ModelError) as caught:
+        check_folder(tmp_path / "nope")
+    assert "where relative" not in str(caught.value)
+
+
 @pytest.mark.parametrize("line", [["show"], ["pull"], ["pull", "--dry-run"], ["export", "out"], ["push", "me/mine"]])
 def test_a_missing_folder_is_named_as_one_and_no_hub_is_asked(
     line: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

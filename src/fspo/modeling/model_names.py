@@ -79,7 +79,8 @@ def check_folder(name: str | Path) -> None:
         ModelError: it is not.
     """
     if means_folder(name) and place_here(name) is None:
-        raise ModelError(f"There is no model folder {name}{_not_of_a_hub(name)}. {INSTEAD}")
+        beginning = "" if Path(expanded(name)).is_absolute() else f" in {Path.cwd()}, where relative paths begin"
+        raise ModelError(f"There is no model folder {name}{beginning}{_not_of_a_hub(name)}. {INSTEAD}")
 
 
 def _not_of_a_hub(name: str | Path) -> str:
