@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import shlex
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -183,7 +184,7 @@ def _row(name: str, config: RunConfig, method: str, tokens: int, untrained: Meas
     curve = {f"{_ACCURACY}@{shots}": metrics.get(f"{_ACCURACY}@{shots}") for shots in (1, *config.evaluation.ladder)}
     known = {key: value.to_json() for key, value in curve.items() if value is not None}
     shown = {key: metrics[key].to_json() if key in metrics else None for key in _SHOWN}
-    over = _over(_values(config, method), untrained)
+    over = {} if name == UNTRAINED else _over(_values(config, method), untrained)
     return {**_described(name, config, tokens, known), **shown, "over_untrained": over}
 
 
@@ -243,7 +244,7 @@ def _shot_by_shot(policy: Policy, trials: Sequence[Episode]) -> Iterator[_Margin
 
 def _page(record: Mapping[str, Any]) -> str:
     curve = record["rows"][0]["curve"]
-    counts = {key: f"{key.partition('@')[2]} shots ({value['items']} pairs)" for key, value in curve.items()}
+    counts = {key: f"at {key.partition('@')[2]} ({value['items']} pairs)" for key, value in curve.items()}
     titles = ("row", "tokens", "reward accuracy", "over untrained", "label flip", "over untrained", *counts.values())
     lines = [
         "# What of the recipe helps",
@@ -252,7 +253,7 @@ def _page(record: Mapping[str, Any]) -> str:
         "",
         "One thing is changed in each row, at equal tokens of training. All rows are measured on the same held-out "
         "users and questions. Antisymmetric reward, percent, with 95% intervals clustered by user; what is over the "
-        "untrained model are paired differences in points.",
+        "untrained model are paired differences in points. The last columns have the accuracy by number of shots.",
         "",
         f"| {' | '.join(titles)} |",
         "|---" * len(titles) + "|",
@@ -284,7 +285,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="folder for learning_ablation.json and README.md")
     options = parser.parse_args(arguments)
     given = sys.argv[1:] if arguments is None else list(arguments)
-    command = " ".join(["python -m benchmarks.learning_ablation", *given])
+    command = shlex.join(["python", "-m", "benchmarks.learning_ablation", *given])
     rows = options.rows.split(",")
     try:
         for row in rows:

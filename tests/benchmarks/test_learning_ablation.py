@@ -47,8 +47,8 @@ def test_rows_are_measured_on_the_same_items(tiny_model_path: Path, tmp_path: Pa
     assert rows["untrained"]["tokens"] == 0
     assert rows["twelve users"]["tokens"] > 0
     assert {row["reward_accuracy"]["items"] for row in record["rows"]} == {3}
-    assert rows["untrained"]["over_untrained"]["reward_accuracy"]["value"] == 0
-    for row in rows.values():
+    assert rows["untrained"]["over_untrained"] == {}
+    for row in record["rows"][1:]:
         gained = row["reward_accuracy"]["value"] - rows["untrained"]["reward_accuracy"]["value"]
         assert row["over_untrained"]["reward_accuracy"]["value"] == pytest.approx(gained)
     assert json.loads((tmp_path / "out" / "learning_ablation.json").read_text()) == record
