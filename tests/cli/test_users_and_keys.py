@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from fspo.cli.main import app
 from fspo.errors import TrainingError
+from fspo.methods import rounds  # noqa: F401 - takes train_policy by name: not while a test has replaced it
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.types import Turn
 from fspo.serving.ownership import pseudonym
