@@ -272,6 +272,14 @@ def test_the_share_that_is_suggested_holds_out_three_users(total: int) -> None:
     assert len(enough.users["test"]) >= 3 and few_held_out(Path("ratings"), enough) == ""
 
 
+def test_the_split_that_is_suggested_holds_out_questions_where_none_is() -> None:
+    people = from_table(rows(users=12, questions=20), file="rows")
+    command = proposed(few_held_out(Path("ratings"), people.split(test_users=0.1, test_questions=0).splits))
+    share = {name: float(value) for name, value in zip(command[2::2], command[3::2], strict=True)}
+    parts = people.split(test_users=share["--test-users"], test_questions=share["--test-questions"])
+    assert len(parts.test.users) >= 3 and len(parts.test) > 0
+
+
 def test_existing_data_is_kept_unless_told_otherwise(tmp_path: Path, folder: Path, source: Path) -> None:
     assert "already exists" in fspo("import", source, folder).stderr
     assert fspo("import", source, folder, "--overwrite").exit_code == 0
