@@ -1,4 +1,4 @@
-"""Every figure that misses its bar is listed, whichever method it is of, in the unit that it is in."""
+"""Every figure that misses its threshold is listed, whichever method it is of, in the unit that it is in."""
 
 from __future__ import annotations
 
@@ -29,7 +29,11 @@ def of(measure: str, value: tuple[float, float, float], method: str = "fspo") ->
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.family)
 def test_every_rule_lists_what_misses_its_bar_and_nothing_else(rule: Rule) -> None:
     shown = {"label_flip_rate": estimate(0.9, 0.8, 1.0)}  # a method that sees shots
-    for place, value in (("below", rule.bar - 0.2), ("not distinguishable", rule.bar), ("above", rule.bar + 0.2)):
+    for place, value in (
+        ("below", rule.threshold - 0.2),
+        ("not distinguishable", rule.threshold),
+        ("above", rule.threshold + 0.2),
+    ):
         found = findings({"mine": shown | {rule.family: estimate(value, value - 0.05, value + 0.05)}}, {})
         missed = place == "above" if rule.good == "not above" else place != "above"
         assert [row.outcome for row in found] == ([place] if missed else [])
@@ -60,7 +64,7 @@ def test_no_variant_is_hidden_by_the_choice_of_a_headline() -> None:
     wins = {"win_rate": estimate(*ABOVE), "win_rate/guided": estimate(*ABOVE)}
     [found] = findings({"fspo": {**wins, "win_rate/plain": estimate(0.6, 0.49, 0.7)}}, {})
     assert found.what == "win rate (plain)"
-    assert (found.value, found.bar) == ("60.0% [49.0, 70.0]", "50%")
+    assert (found.value, found.threshold) == ("60.0% [49.0, 70.0]", "50%")
     assert of("win_rate/plain@2", LEVEL) == []  # a rung of a curve
 
 
@@ -100,7 +104,7 @@ def test_answers_that_rank_before_the_leads_are_listed() -> None:
     assert (behind.value, behind.outcome) == ("3 of 3 [2 to 3]", "behind few-shot and base")
     again, below = findings({}, {}, Standings("fspo", ranked=rows, each_other=True))
     assert again == behind
-    assert (below.value, below.bar, below.outcome) == ("30.0% [20.0, 40.0]", "50%", "below")
+    assert (below.value, below.threshold, below.outcome) == ("30.0% [20.0, 40.0]", "50%", "below")
 
 
 def test_an_error_of_calibration_above_what_chance_gives_is_listed() -> None:
@@ -109,7 +113,7 @@ def test_an_error_of_calibration_above_what_chance_gives_is_listed() -> None:
         error = {"fspo": {"calibration_error": Estimate(value, None, None, 30, 100)}}
         found = findings(error, {}, Standings(calibration=records))
         assert len(found) == count
-        assert not count or (found[0].value, found[0].bar[:10]) == ("10.0 points", "7.0 points")
+        assert not count or (found[0].value, found[0].threshold[:10]) == ("10.0 points", "7.0 points")
 
 
 def test_the_reward_whose_decisions_flip_is_named() -> None:

@@ -340,7 +340,9 @@ def test_the_error_of_calibration_stands_beside_what_chance_gives(page: str) -> 
 
 
 def test_what_is_against_the_lead_comes_first(page: str) -> None:
-    against = page[page.index("<h3>Results that miss their bar</h3>") : page.index("<summary>All bars</summary>")]
+    against = page[
+        page.index("<h3>Results that miss their threshold</h3>") : page.index("<summary>All thresholds</summary>")
+    ]
     said = [name.partition(",")[0] for name in re.findall(r'<th scope="row">([^<]+)</th>', against)]
     assert said[0] == "fspo"
     assert said.count("fspo") == len(list(takewhile(lambda name: name == "fspo", said)))

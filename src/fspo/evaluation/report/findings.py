@@ -25,29 +25,29 @@ _FEW_CUT = 0.1
 
 @dataclass(frozen=True)
 class Rule:
-    """A bar that a figure has to clear: with its whole interval above it, or without the interval above it."""
+    """A threshold that a figure has to clear: with its whole interval above it, or without the interval above it."""
 
     family: str
     """The measure's name up to its variant (`win_rate` of `win_rate/guided`)."""
     label: str
-    bar: float = 0.0
+    threshold: float = 0.0
     good: Literal["above", "not above"] = "above"
     unit: Unit = " points"
 
     def outcome(self, estimate: Estimate) -> str:
-        """How the figure misses the bar; empty where it clears it."""
+        """How the figure misses the threshold; empty where it clears it."""
         if self.good == "not above":
-            return "above" if estimate.low is not None and estimate.low > self.bar else ""
+            return "above" if estimate.low is not None and estimate.low > self.threshold else ""
         if estimate.low is None or estimate.high is None:
             return "no interval"
-        if estimate.high < self.bar:
+        if estimate.high < self.threshold:
             return "below"
-        return "not distinguishable" if estimate.low <= self.bar else ""
+        return "not distinguishable" if estimate.low <= self.threshold else ""
 
     @property
-    def said_bar(self) -> str:
-        """The bar in the rule's unit."""
-        return amount(self.bar, self.unit, 0) if self.unit == "%" else number(self.bar, 0)
+    def said_threshold(self) -> str:
+        """The threshold in the rule's unit."""
+        return amount(self.threshold, self.unit, 0) if self.unit == "%" else number(self.threshold, 0)
 
 
 RULES: tuple[Rule, ...] = (
@@ -74,7 +74,7 @@ RULES: tuple[Rule, ...] = (
     Rule("tax_fluency", "less fluent general answers, a token", good="not above", unit=" nats"),
     Rule("overconfidence", "confidence above accuracy", good="not above"),
 )
-"""Every figure that has a bar. An accuracy or rate must beat a coin, a gain must exceed 0, a loss must not."""
+"""Every figure that has a threshold. An accuracy or rate must beat a coin, a gain must exceed 0, a loss must not."""
 
 _OF_FAMILY: Mapping[str, Rule] = MappingProxyType({rule.family: rule for rule in RULES})
 _VARIANTS: Mapping[str, str] = MappingProxyType(
@@ -95,9 +95,9 @@ class Finding:
     method: str
     what: str
     value: str
-    bar: str = ""
+    threshold: str = ""
     outcome: str = ""
-    """How the value misses the bar: `below`, `above`, `not distinguishable`, `no interval`; empty for a bare count."""
+    """How the value misses the threshold: `below`, `above`, `not distinguishable`, `no interval`; empty for a count."""
 
 
 @dataclass(frozen=True)
@@ -161,11 +161,13 @@ def _ranked(standings: Standings, baseline: str, opponent: str) -> Iterator[Find
     rule = Rule("", f"chance to be preferred to {opponent}'s answer, by the ranking", 0.5, unit="%")
     for row in standings.ranked if standings.each_other else ():
         if row["method"] != baseline and (outcome := rule.outcome(row["estimate"])):
-            yield Finding(row["method"], rule.label, with_interval(row["estimate"], rule.unit), rule.said_bar, outcome)
+            yield Finding(
+                row["method"], rule.label, with_interval(row["estimate"], rule.unit), rule.said_threshold, outcome
+            )
 
 
 def _missed(name: str, measures: Mapping[str, Estimate], details: Mapping[str, Any]) -> Iterator[Finding]:
-    """The figures of one method that miss their bar."""
+    """The figures of one method that miss their threshold."""
     for measure, estimate in measures.items():
         family, _, variant = measure.partition("/")
         rule = _OF_FAMILY.get(family)
@@ -175,7 +177,7 @@ def _missed(name: str, measures: Mapping[str, Estimate], details: Mapping[str, A
             continue  # the observer sees the shots, and this method doesn't
         if outcome := rule.outcome(estimate):
             what = rule.label + _in_brackets(family, variant, single_context_reward(details, name))
-            yield Finding(name, what, with_interval(estimate, rule.unit), rule.said_bar, outcome)
+            yield Finding(name, what, with_interval(estimate, rule.unit), rule.said_threshold, outcome)
 
 
 def _is_repeated(rule: Rule, measure: str, measures: Mapping[str, Estimate]) -> bool:
@@ -204,8 +206,10 @@ def _uncalibrated(name: str, measures: Mapping[str, Estimate], record: Calibrati
     for suffix, kind, margins in (("", "", "margins"), ("/fitted", "fitted_", "fitted margins")):
         error, by_chance = measures.get(f"calibration_error{suffix}"), getattr(record, f"{kind}error_by_chance", None)
         if error is not None and by_chance and error.value > by_chance.high:
-            bar = f"{amount(by_chance.high, ' points')}, which chance alone exceeds in one of twenty"
-            yield Finding(name, f"calibration error of its {margins}", amount(error.value, " points"), bar, "above")
+            threshold = f"{amount(by_chance.high, ' points')}, which chance alone exceeds in one of twenty"
+            yield Finding(
+                name, f"calibration error of its {margins}", amount(error.value, " points"), threshold, "above"
+            )
 
 
 _COUNTS: Mapping[str, str] = MappingProxyType(
