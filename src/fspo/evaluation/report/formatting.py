@@ -107,6 +107,7 @@ def environment(*packages: str) -> Environment:
         "present": lambda labels, metrics: {m: labels[m] for m in labels if any(m in row for row in metrics.values())},
         "cell": _cell,
         "labelled": _labelled,
+        "code": _code,
         "opening": _opening,
     }
     found.filters |= filters
@@ -151,6 +152,11 @@ def _labelled(table: Markup) -> Markup:
         return re.sub(r"<t[dh]\b", lambda cell: f'{cell[0]} data-label="{next(title, "")}"', row[0])
 
     return Markup(head + end + re.sub(r"<tr\b.*?</tr>", label_cells, body, flags=re.DOTALL))
+
+
+def _code(text: str) -> Markup:
+    """A text whose parts between backticks are code."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
 def _opening(text: str, most: int) -> tuple[str, str]:
