@@ -39,9 +39,9 @@ def test_too_few_users_are_told_and_have_no_interval() -> None:
     assert enough.low is not None
     assert "2 users, at least 3 are needed" in missing_interval_note([("few", few), ("enough", enough)])
     assert missing_interval_note([("enough", enough)]) == ""
-    assert "(label flip rate (correct))" in missing_interval_note([("label_flip_rate/correct", few)])
+    assert " for label flip rate (correct): " in missing_interval_note([("label_flip_rate/correct", few)])
     many = missing_interval_note((name, few) for name in ("one", "two", "three", "four", "one"))
-    assert many.endswith("are needed (one, two, three and 1 more).")
+    assert many == "No interval for one, two, three and 1 more: 2 users, at least 3 are needed."
 
 
 CONFIG = EvaluationConfig(shots=2, ladder=(0, 2), queries=2, headline_reward="antisymmetric")

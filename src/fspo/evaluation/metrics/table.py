@@ -53,6 +53,9 @@ class Column:
         return {user: UserMean(value=math.fsum(row) / len(row), items=len(row)) for user, row in own.items()}
 
 
+_NO_INTERVAL = "no interval"
+"""How the note of an estimate begins."""
+
 Table = dict[str, Column]
 """Measure -> column, of one method."""
 
@@ -78,8 +81,9 @@ def missing_interval_note(found: Iterable[tuple[str, Estimate]]) -> str:
     notes = []
     for note, measures in sorted(lacking.items()):
         named, more = ", ".join(list(measures)[:_MOST_NAMED]), len(measures) - _MOST_NAMED
-        notes.append(f"{note} ({named}{f' and {more} more' if more > 0 else ''})")
-    return f"Some figures have {'; '.join(notes)}." if notes else ""
+        said = f"{named}{f' and {more} more' if more > 0 else ''}{note.removeprefix(_NO_INTERVAL)}"
+        notes.append(f"{_NO_INTERVAL.capitalize()} for {said}.")
+    return " ".join(notes)
 
 
 def _in_words(measure: str) -> str:
