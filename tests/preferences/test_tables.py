@@ -180,6 +180,7 @@ def test_a_folder_with_both_tables_is_a_dataset(tmp_path: Path) -> None:
         (b"PK\x03\x04...", "is a ZIP archive or a workbook"),
         (b"SQLite format 3\x00", "is an SQLite database"),
         (b"\x7fELF\x00\x01", "is neither Parquet, Arrow, JSON nor a table"),
+        (b"user,prompt\na,b\nc,d\0\n", "line 3: holds a NUL character"),
         (b"just one line\n", "is neither Parquet, Arrow, JSON nor a table"),
         (b"PAR1 but no more", "can't be read as Parquet"),
         (b"\xff\xff\xff\xff\x00", "can't be read as Arrow"),

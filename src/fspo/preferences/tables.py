@@ -184,7 +184,10 @@ def _kind_of(head: bytes, path: Path, name: str) -> Kind:
     if text[0] == "[":
         return Kind.JSON
     first = text.splitlines()[0]
-    if "\0" in text or len(_header(first)) < 2:
+    if "\0" in text and len(_header(first)) > 1:
+        line = text[: text.index("\0")].count("\n") + 1
+        raise DataError(f"{name}, line {line}: holds a NUL character, which no text has; delete it, or save as UTF-8.")
+    if len(_header(first)) < 2:
         if path.suffix.lower() in (".parquet", ".arrow"):
             raise DataError(f"{name} can't be read as {path.suffix[1:].capitalize()}: it is no such file, or damaged.")
         raise DataError(

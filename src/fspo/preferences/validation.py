@@ -14,7 +14,7 @@ from typing import Any, get_args
 from fspo.errors import DataError
 from fspo.preferences.types import Preference, PromptLike, Role, Turn, User, as_turns, transcript
 from fspo.preferences.wording import spellings, wording
-from fspo.printing import column_option, nearest
+from fspo.printing import column_option, nearest, option
 
 __all__ = [
     "PREFERENCE_COLUMNS",
@@ -476,7 +476,8 @@ def _remedy(missing: Sequence[str], free: Iterable[str], table: TableColumns | N
     if table is None:
         return f" Did you mean to rename {renamed}?" if renamed else ""
     named = column_option({column: name or "NAME" for column, name in meant.items()})
-    return f" Rename {renamed}, or name yours with {named}." if renamed else f" Name yours with {named}."
+    said = f" Rename {renamed}, or name yours with {named}." if renamed else f" Name yours with {named}."
+    return f"{said} If all rows are of one user, name it with {option('user', 'NAME')}." if "user" in missing else said
 
 
 def _alternatives(columns: Iterable[str]) -> list[str]:
