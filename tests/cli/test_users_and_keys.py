@@ -92,6 +92,14 @@ def test_what_is_proposed_for_a_store_can_be_pasted(tmp_path: Path, monkeypatch:
     assert "--store" not in call("users", "add", "ann").output
 
 
+def test_without_a_terminal_nobody_is_deleted_unasked(fspo: Any) -> None:
+    fspo("users", "add", "bob")
+    assert "--yes" in fspo("users", "delete", "bob", code=2)
+    assert "bob" in fspo("users", "list")
+    fspo("users", "delete", "bob", "--yes")
+    assert "fspo users add" in fspo("users", "list"), "an empty store says what to do"
+
+
 WRONG = [
     (("users", "add", "ann", "--rate", "often"), 2),
     (("users", "add", "ann", "--description", "x" * 2_001), 1),

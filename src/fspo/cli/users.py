@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
@@ -72,8 +73,11 @@ def list_(store: StorePlace = "fspo-store") -> None:
     """
     out = console()
     with opened(store, existing=True) as people:
-        studies = people.participants()
-        for account in people.users():
+        studies, accounts = people.participants(), people.users()
+        if not accounts:
+            adding = command("fspo", "users", "add", "NAME", *store_words(store))
+            out.print(f"There are no users yet. Add one with: {adding}", markup=False)
+        for account in accounts:
             paused = "" if account.personalise else ", paused"
             paused += ", allows training" if account.allow_training else ""
             own = f", at most {account.rate}" if account.rate else ""
@@ -139,8 +143,8 @@ def delete(
     out = console()
     with opened(store, existing=True) as people:
         owner = people.user_named(user)
-        if not yes and not typer.confirm(f"Delete everything of {user}?"):
-            raise ConfigError("Nothing was deleted.")
+        if not yes:
+            _ask(f"Delete everything of {user}?")
         done = people.withdraw(owner)
     held = [counted(done.removed[table], words) for table, words in _TABLES.items() if done.removed.get(table)]
     out.print(f"Deleted {user}{' with ' if held else ''}{', '.join(held)}.", markup=False)
@@ -151,6 +155,13 @@ def delete(
             markup=False,
         )
     _say_outdated(done.datasets, done.policies, _HAS_DATA, _TRAINED_ON)
+
+
+def _ask(question: str) -> None:
+    if not sys.stdin.isatty():
+        raise ConfigError(f"{question} There is no terminal to ask on, so nothing was deleted. Add --yes to delete it.")
+    if not typer.confirm(question):
+        raise ConfigError("Nothing was deleted.")
 
 
 @add_verb(app, "consent")
