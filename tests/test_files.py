@@ -28,6 +28,7 @@ from fspo.files import (
     FolderKind,
     append_jsonl,
     check_replaceable,
+    check_writable,
     full_disk_explained,
     locked,
     read_json,
@@ -56,6 +57,27 @@ def names(folder: Path) -> list[str]:
 
 def full(*_: object, **__: object) -> Any:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+# What may be written
+
+
+def test_a_place_that_may_not_be_written_is_named_before_anything_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check_writable(tmp_path / "new" / "folder")
+    check_writable(tmp_path)
+    (tmp_path / "file").touch()
+    check_writable(tmp_path / "file")
+    with pytest.raises(StorageError, match="file is a file"):
+        check_writable(tmp_path / "file" / "inside")
+    allowed = os.access  # a superuser may write everywhere
+    monkeypatch.setattr(os, "access", lambda place, mode: mode != os.W_OK and allowed(place, mode))
+    with pytest.raises(StorageError, match=f"{tmp_path} may not be changed"):
+        check_writable(tmp_path / "new" / "folder")
+    with pytest.raises(StorageError, match="it may not be changed"):
+        check_writable(tmp_path)
+    assert not (tmp_path / "new").exists()
 
 
 # Whole files

@@ -31,6 +31,7 @@ __all__ = [
     "check_no_part",
     "check_replaceable",
     "check_unclaimed",
+    "check_writable",
     "content",
     "full_disk_explained",
     "is_empty",
@@ -195,6 +196,20 @@ def check_unclaimed(folder: Path, marks: Iterable[str], writes: Iterable[str]) -
             f"{folder} holds {claimed[0]}, which would be overwritten and is not of an earlier call; name an empty or "
             "a new folder."
         )
+
+
+def check_writable(path: Path) -> None:
+    """Check that a file or folder may be made at `path`, or changed if it is there; nothing is touched.
+
+    Raises:
+        StorageError: naming the nearest folder that exists, which may not be written.
+    """
+    place = next(place for place in (path, *path.absolute().parents) if os.access(place, os.F_OK))
+    if place != path and not place.is_dir():
+        raise StorageError(f"{path} can't be written: {place} is a file. Name another path.")
+    if not os.access(place, os.W_OK):
+        where = f"{place} may" if place != path else "it may"
+        raise StorageError(f"{path} can't be written: {where} not be changed. Check the path and its permissions.")
 
 
 def check_no_others(folder: Path, kind: FolderKind, *, below: str = "") -> None:

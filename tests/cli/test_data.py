@@ -448,6 +448,12 @@ def test_the_option_for_a_column_by_another_name_is_told(tmp_path: Path) -> None
     assert PreferenceDataset.load(tmp_path / "out").questions()[:2] == ("q0", "q1")
 
 
+def test_a_target_below_a_file_is_refused_before_anything_is_written(source: Path) -> None:
+    for dry in ([], ["--dry-run"]):
+        found = CliRunner().invoke(app, ["data", "import", str(source), str(source / "data"), *dry])
+        assert found.exit_code != 0 and f"{source} is a file" in found.output.replace("\n", "")
+
+
 def test_a_dry_run_writes_nothing(tmp_path: Path, folder: Path, source: Path) -> None:
     assert "Would write 24 preferences" in fspo("import", source, tmp_path / "new", "--dry-run").output
     assert "Would write 24 preferences" in fspo("export", tmp_path / "new.jsonl", folder, "--dry-run").output

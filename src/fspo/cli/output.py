@@ -20,10 +20,15 @@ __all__ = ["print_plan", "print_table"]
 def print_plan(folder: RunFolder, parts: Sequence[str], policy: Existing, console: Console) -> None:
     """Print what making these parts would do, once all is checked that can be checked without doing it.
 
+    Each paragraph is printed as soon as it is known, since some wait for a measurement.
+
     Raises:
         FspoError: as `fspo.runs.plan.plan`.
     """
-    console.print("\n\n".join(paragraph.rstrip() for paragraph in plan(folder, parts, policy)), markup=False)
+    for place, paragraph in enumerate(plan(folder, parts, policy)):
+        if place:
+            console.print()
+        console.print(paragraph.rstrip(), markup=False)
 
 
 def print_table(folder: RunFolder, console: Console, benchmark: str = "") -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import yaml
 
+from fspo.files import check_writable
 from fspo.llm.budget import Budget
 from fspo.modeling.model_names import place_here
 from fspo.preferences.dataset import PreferenceDataset
@@ -33,29 +34,31 @@ _OF_DATA = ("name", "seed", "output", "model", "data", "endpoint", "ensemble", "
 """The settings that the run's dataset depends on, and no others."""
 
 
-def plan(folder: RunFolder, parts: Sequence[str], policy: Existing) -> list[str]:
-    """Check everything that can be checked without a side effect, and say what would be done, in paragraphs.
+def plan(folder: RunFolder, parts: Sequence[str], policy: Existing) -> Iterator[str]:
+    """Check everything that can be checked without a side effect, and yield what would be done, in paragraphs.
 
-    The first one is what would be made, and the last one holds the settings that differ from the defaults.
+    The first one is what would be made; those on time follow measurements of some seconds. The last one holds the
+    settings that differ from the defaults.
 
     Raises:
-        FspoError: as `RunFolder.check` and `check_inputs`.
+        FspoError: as `RunFolder.check`, `check_writable` and `check_inputs`.
     """
     config = folder.config
     folder.check(parts, policy)
-    said = [_parts(folder, parts, policy), *check_inputs(folder, parts, policy, dry=True)]
+    check_writable(folder.path)
+    yield from (_parts(folder, parts, policy), *check_inputs(folder, parts, policy, dry=True))
     if synthesizes(folder, parts, policy):
-        said.append("\n".join([requests_table(config), *writer_lines(config)]))
-        said += [*template_lines(config), *warn_of_keys(config)]
+        yield "\n".join([requests_table(config), *writer_lines(config)])
+        yield from (*template_lines(config), *warn_of_keys(config))
     found = data_at_hand(folder, parts, policy)
-    said += _trainings(folder, parts, found, again=policy is Existing.OVERWRITE)
-    said += _evaluation(folder, parts, found, again=policy is Existing.OVERWRITE)
+    yield from _trainings(folder, parts, found, again=policy is Existing.OVERWRITE)
+    yield from _evaluation(folder, parts, found, again=policy is Existing.OVERWRITE)
     goes_on = any(part != DATA for part in parts)  # to training or evaluation
     if goes_on and (note := slow_precision(config)):
-        said.append(note)
+        yield note
     settings = {name: value for name, value in config.changed().items() if goes_on or name in _OF_DATA}
     shown = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, width=120)
-    return [*said, f"Settings that differ from the defaults (`fspo env --config FILE` prints all):\n\n{shown}"]
+    yield f"Settings that differ from the defaults (`fspo env --config FILE` prints all):\n\n{shown}"
 
 
 def _parts(folder: RunFolder, parts: Sequence[str], policy: Existing) -> str:
