@@ -62,22 +62,31 @@ def full(*_: object, **__: object) -> Any:
 # What may be written
 
 
-def test_a_place_that_may_not_be_written_is_named_before_anything_is(
+def test_a_place_that_can_not_be_written_is_named_and_nothing_is_touched(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    check_writable(tmp_path / "new" / "folder")
-    check_writable(tmp_path)
     (tmp_path / "file").touch()
-    check_writable(tmp_path / "file")
-    with pytest.raises(StorageError, match="file is a file"):
+    (tmp_path / "folder").mkdir()
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "other" / "place")
+    for free in (tmp_path / "file", tmp_path / "folder", tmp_path / "new" / "folder", link, Path(os.devnull)):
+        check_writable(free)
+    with pytest.raises(ConfigError, match="file is a file, so inside can't"):
         check_writable(tmp_path / "file" / "inside")
+    with pytest.raises(ConfigError, match="file is a file; name a folder"):
+        check_writable(tmp_path / "file", inside=True)
+
     allowed = os.access  # a superuser may write everywhere
-    monkeypatch.setattr(os, "access", lambda place, mode: mode != os.W_OK and allowed(place, mode))
-    with pytest.raises(StorageError, match=f"{tmp_path} may not be changed"):
-        check_writable(tmp_path / "new" / "folder")
-    with pytest.raises(StorageError, match="it may not be changed"):
-        check_writable(tmp_path)
-    assert not (tmp_path / "new").exists()
+    monkeypatch.setattr(
+        os, "access", lambda place, mode: not (mode & os.W_OK and place == tmp_path) and allowed(place, mode)
+    )
+    for refused in (tmp_path / "file", tmp_path / "folder", tmp_path / "new" / "folder", link):
+        with pytest.raises(StorageError, match=f"because {tmp_path} is not writable"):
+            check_writable(refused)
+    check_writable(tmp_path / "folder", inside=True)
+    monkeypatch.chdir(tmp_path / "folder")  # the working folder gets new files and is not exchanged
+    check_writable(tmp_path / "folder")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder", "link"]
 
 
 # Whole files

@@ -130,9 +130,10 @@ def check_replaceable(folder: Path, kind: FolderKind, *, spare: Iterable[Path] =
     `spare` are files and folders that are still needed; they must not be among what a new folder replaces.
 
     Raises:
-        ConfigError: the folder is a file, contains something that must stay, or is of another kind.
-        StorageError: it can't be read.
+        ConfigError: the folder is a file or below one, contains something that must stay, or is of another kind.
+        StorageError: it can't be read, or written.
     """
+    check_writable(folder)
     place = folder.resolve()
     if not place.exists():
         return
@@ -198,18 +199,28 @@ def check_unclaimed(folder: Path, marks: Iterable[str], writes: Iterable[str]) -
         )
 
 
-def check_writable(path: Path) -> None:
-    """Check that a file or folder may be made at `path`, or changed if it is there; nothing is touched.
+def check_writable(path: Path, *, inside: bool = False) -> None:
+    """Check that a file or folder can be made or replaced at `path`; nothing is touched.
+
+    With `inside` it is a folder that gets files and is not replaced. A superuser passes where a write may still fail.
 
     Raises:
-        StorageError: naming the nearest folder that exists, which may not be written.
+        ConfigError: it would be below a file.
+        StorageError: naming the folder that is not writable.
     """
-    place = next(place for place in (path, *path.absolute().parents) if os.access(place, os.F_OK))
-    if place != path and not place.is_dir():
-        raise StorageError(f"{path} can't be written: {place} is a file. Name another path.")
-    if not os.access(place, os.W_OK):
-        where = f"{place} may" if place != path else "it may"
-        raise StorageError(f"{path} can't be written: {where} not be changed. Check the path and its permissions.")
+    if os.access(path, os.F_OK) and is_special(path):
+        return
+    place = path.resolve()
+    there = next(folder for folder in (place, *place.parents) if os.access(folder, os.F_OK))
+    if there == place and not inside and not _held(place):
+        there = place.parent  # the new one is made beside it
+    if not there.is_dir():
+        why = f", so {path.name} can't be written into it" if there != place else ""
+        raise ConfigError(f"{there} is a file{why}; name a folder.")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise StorageError(
+            f"{shown(path)} can't be written, because {there} is not writable. Check the path and its permissions."
+        )
 
 
 def check_no_others(folder: Path, kind: FolderKind, *, below: str = "") -> None:

@@ -53,6 +53,14 @@ def test_tokens_that_the_model_does_not_know_are_told_before_anything(tmp_path: 
     assert "embeddings for 384" in shown.stderr
 
 
+def test_an_output_below_a_file_is_refused_at_once(tmp_path: Path, tiny_model_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "run.yaml").write_text(f"model: {tiny_model_path}\noutput: {tmp_path / 'file' / 'run'}\n")
+    for dry in ([], ["--dry-run"]):
+        found = CliRunner().invoke(app, ["run", str(tmp_path / "run.yaml"), *dry])
+        assert (found.exit_code, found.stdout) == (2, "") and f"{tmp_path / 'file'} is a file" in found.stderr
+
+
 def test_a_dry_run_says_where_the_text_of_a_system_role_goes(tmp_path: Path) -> None:
     said = "takes no system role: what the system says goes in front of the first user's text."
     model = build_tiny_model(tmp_path / "model")

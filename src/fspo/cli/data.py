@@ -164,8 +164,8 @@ def import_(
     drawn = {name: value for name, value in drawn.items() if value is not None}
     what = Import(source, file_format, users, columns or (), user, part, on_duplicate, on_contradiction, drawn)
     spare = (Path(source), *([users] if users is not None else []))
-    imported = read(what)
     check_target(out, Format.PARQUET, overwrite=overwrite, spare=spare)
+    imported = read(what)
     _say_how(imported)
     _say_notes(imported.dataset, source)
     says_something = file_format.is_published or imported.left_out or imported.notes

@@ -18,7 +18,7 @@ __all__ = ["print_plan", "print_table"]
 
 
 def print_plan(folder: RunFolder, parts: Sequence[str], policy: Existing, console: Console) -> None:
-    """Print what making these parts would do, once all is checked that can be checked without doing it.
+    """Print what making these parts would do, once the folder and the inputs are checked.
 
     Each paragraph is printed as soon as it is known, since some wait for a measurement.
 

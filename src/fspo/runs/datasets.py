@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fspo.errors import ConfigError, DataError, FspoError
-from fspo.files import check_replaceable, check_writable, is_empty, replace_folder, write_text
+from fspo.files import check_replaceable, is_empty, replace_folder, write_text
 from fspo.modeling.fitting import Room, long_rows, more_of
 from fspo.modeling.rendering import EpisodeRenderer
 from fspo.preferences.card import CARD, is_imported_card
@@ -198,6 +198,7 @@ def read(what: Import) -> Imported:
             what.on_duplicate,
             what.on_contradiction,
             implicit_prompt=file_format is Source.TRL,
+            user_can_be_named=True,
         )
         try:
             imported = read_preferences(what.source, how, users=what.users, part=what.part)
@@ -250,7 +251,6 @@ def check_target(target: Path, file_format: Format, *, overwrite: bool, spare: I
         DataError: it is there already, or what is there may not be replaced.
         StorageError: it can't be written.
     """
-    check_writable(target)
     suffix = target.suffix.lower()
     if file_format is Format.PARQUET:
         if suffix in (".jsonl", ".parquet"):

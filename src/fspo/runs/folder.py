@@ -14,7 +14,7 @@ import yaml
 from fspo.errors import ConfigError, StorageError
 from fspo.evaluation.benchmarks.benchmark import BenchmarkConfig
 from fspo.evaluation.config import EvaluationConfig
-from fspo.files import check_no_others, content, is_empty, locked, read_json, write_json, write_text
+from fspo.files import check_no_others, check_writable, content, is_empty, locked, read_json, write_json, write_text
 from fspo.identity import same
 from fspo.keys import hidden_setting
 from fspo.llm.cache import RequestCache
@@ -102,10 +102,11 @@ class RunFolder:
         """Check, without touching anything, that these parts may be made.
 
         Raises:
-            ConfigError: the folder holds other things, or results that `policy` does not allow to go on from.
+            ConfigError: the folder is a file, or holds other things, or results that `policy` does not allow to go on
+                from.
+            StorageError: it can't be written.
         """
-        if self.path.exists() and not self.path.is_dir():
-            raise ConfigError(f"{self.path} is a file; {_elsewhere()}.")
+        check_writable(self.path, inside=True)
         chosen = set(parts)
         if policy is Existing.FAIL:
             for part in filter(self.begun, sorted(chosen)):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fspo.errors import ConfigError, StorageError
-from fspo.files import FolderKind, check_no_part, is_special
+from fspo.files import FolderKind, check_no_part, check_writable, is_special
 from fspo.modeling.folders import MODEL, POLICY
 from fspo.preferences.dataset import DATASET
 
@@ -116,12 +116,10 @@ def check_file_target(path: Path, is_ours: Callable[[bytes], bool] | None = None
 
     Raises:
         ConfigError: it is a folder, below a file, somebody else's file, or a part of a run, dataset, policy or model.
-        StorageError: the file that is there can't be read.
+        StorageError: it can't be written, or the file that is there can't be read.
     """
     check_no_part(path, (RUN, DATASET, POLICY, MODEL))
-    for above in path.parents:
-        if above.exists() and not above.is_dir():
-            raise ConfigError(f"{above} is a file, so {path.name} can't be written into it; name a folder.")
+    check_writable(path)
     if path.is_dir():
         raise ConfigError(f"{path} is a folder; name a file.")
     if is_ours is None or not path.exists() or is_special(path):  # reading a pipe would wait for its writer

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 
 import yaml
 
-from fspo.files import check_writable
 from fspo.llm.budget import Budget
 from fspo.modeling.model_names import place_here
 from fspo.preferences.dataset import PreferenceDataset
@@ -35,17 +34,16 @@ _OF_DATA = ("name", "seed", "output", "model", "data", "endpoint", "ensemble", "
 
 
 def plan(folder: RunFolder, parts: Sequence[str], policy: Existing) -> Iterator[str]:
-    """Check everything that can be checked without a side effect, and yield what would be done, in paragraphs.
+    """Check the folder and the inputs without a side effect, then yield what would be done, in paragraphs.
 
-    The first one is what would be made; those on time follow measurements of some seconds. The last one holds the
-    settings that differ from the defaults.
+    The first one is what would be made; those on time follow measurements of some seconds, which may fail. The last
+    one holds the settings that differ from the defaults.
 
     Raises:
-        FspoError: as `RunFolder.check`, `check_writable` and `check_inputs`.
+        FspoError: as `RunFolder.check` and `check_inputs`; or the model can't be loaded or trained.
     """
     config = folder.config
     folder.check(parts, policy)
-    check_writable(folder.path)
     yield from (_parts(folder, parts, policy), *check_inputs(folder, parts, policy, dry=True))
     if synthesizes(folder, parts, policy):
         yield "\n".join([requests_table(config), *writer_lines(config)])
