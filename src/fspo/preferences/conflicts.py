@@ -135,7 +135,7 @@ def _refusal(groups: Sequence[list[int]], places: Sequence[Place], verb: Literal
         )
     return (
         f"{count} with the user, prompt and pair of an earlier row, and contradictory labels: {shown}{more}. Delete "
-        f"one row of each such pair, or add {option('on-contradiction', 'newest')} (the newest row counts) or "
+        f"one row of each contradiction, or add {option('on-contradiction', 'newest')} (the newest row counts) or "
         f"{option('on-contradiction', 'drop')} (none does)."
     )
 

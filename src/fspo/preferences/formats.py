@@ -92,6 +92,8 @@ class Reading:
     """Whether a row of text without a prompt has as its prompt the words that both responses begin with."""
     columns_can_be_named: bool = True
     """Whether errors may tell of `columns`."""
+    user_can_be_named: bool = False
+    """Whether errors may tell of `user`."""
 
 
 def users_path_of(path: Path) -> Path:
@@ -382,7 +384,7 @@ class _Collector:
         about = {}
         if self.known is None:
             about = {TRL_USER[name]: row.pop(name) for name in TRL_USER if name in row}
-        table = TableColumns(found, NAMES) if self.how.columns_can_be_named else None
+        table = TableColumns(found, NAMES, self.how.user_can_be_named) if self.how.columns_can_be_named else None
         preference = parse_preference(row, file=file, number=number, table=table)
         if self.known is None and preference.user.strip():
             self._meet(parse_user({"id": preference.user, **about}, file=file, number=number), file, number)

@@ -184,11 +184,10 @@ def _kind_of(head: bytes, path: Path, name: str) -> Kind:
     if text[0] == "[":
         return Kind.JSON
     first = text.splitlines()[0]
-    if "\0" in text and len(_header(first)) > 1:
-        line = text[: text.index("\0")].count("\n") + 1
-        raise DataError(f"{name}, line {line}: holds a NUL character, which no text has; delete it, or save as UTF-8.")
-    if len(_header(first)) < 2:
-        if path.suffix.lower() in (".parquet", ".arrow"):
+    is_named_binary = path.suffix.lower() in (".parquet", ".arrow")
+    is_binary = "\0" in text and (is_named_binary or "\ufffd" in text[:-1])  # the last character may be cut off
+    if is_binary or len(_header(first)) < 2:
+        if is_named_binary:
             raise DataError(f"{name} can't be read as {path.suffix[1:].capitalize()}: it is no such file, or damaged.")
         raise DataError(
             f"{name} is neither Parquet, Arrow, JSON nor a table with a comma, a tab or a semicolon between its "
@@ -246,7 +245,18 @@ def _check_header(header: Sequence[str], name: str) -> None:
 
 
 def _lines(handle: IO[bytes], name: str) -> Iterator[str]:
-    """The lines of a text with their line ends; a byte order mark is no part of them."""
+    """The lines of a text with their line ends; a byte order mark is no part of them.
+
+    Raises:
+        DataError: one is not in the encoding, or holds a NUL character.
+    """
+    for number, line in enumerate(_decoded(handle, name), start=1):
+        if "\0" in line:
+            raise DataError(f"{name}, line {number}: holds a NUL character; delete it, or save the file as UTF-8.")
+        yield line
+
+
+def _decoded(handle: IO[bytes], name: str) -> Iterator[str]:
     head = handle.peek(_HEAD) if isinstance(handle, io.BufferedReader | gzip.GzipFile) else b""
     if _encoding(head) == "utf-16":
         try:

@@ -104,6 +104,8 @@ class TableColumns:
     """The columns of the row by the table's own names."""
     names: Mapping[str, tuple[str, ...]]
     """fspo's name of a column -> other names that people give it."""
+    user_can_be_named: bool = False
+    """Whether the caller takes one user for all rows."""
 
 
 def parse_preference(
@@ -477,7 +479,9 @@ def _remedy(missing: Sequence[str], free: Iterable[str], table: TableColumns | N
         return f" Did you mean to rename {renamed}?" if renamed else ""
     named = column_option({column: name or "NAME" for column, name in meant.items()})
     said = f" Rename {renamed}, or name yours with {named}." if renamed else f" Name yours with {named}."
-    return f"{said} If all rows are of one user, name it with {option('user', 'NAME')}." if "user" in missing else said
+    if table.user_can_be_named and "user" in missing:
+        said += f" If all rows are of one user, add {option('user', 'ID')}."
+    return said
 
 
 def _alternatives(columns: Iterable[str]) -> list[str]:
