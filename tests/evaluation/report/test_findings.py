@@ -27,7 +27,7 @@ def of(measure: str, value: tuple[float, float, float], method: str = "fspo") ->
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.family)
-def test_every_rule_lists_what_misses_its_bar_and_nothing_else(rule: Rule) -> None:
+def test_every_rule_lists_what_misses_its_threshold_and_nothing_else(rule: Rule) -> None:
     shown = {"label_flip_rate": estimate(0.9, 0.8, 1.0)}  # a method that sees shots
     for place, value in (
         ("below", rule.threshold - 0.2),
@@ -68,7 +68,7 @@ def test_no_variant_is_hidden_by_the_choice_of_a_headline() -> None:
     assert of("win_rate/plain@2", LEVEL) == []  # a rung of a curve
 
 
-def test_a_figure_without_an_interval_clears_no_bar() -> None:
+def test_a_figure_without_an_interval_clears_no_threshold() -> None:
     [found] = findings({"fspo": {"reward_accuracy": Estimate(0.8, None, None, 2, 9)}}, {})
     assert (found.value, found.outcome) == ("80.0%", "no interval")
     assert findings({"fspo": {"tax_general": Estimate(0.2, None, None, 2, 9)}}, {}) == []

@@ -63,6 +63,11 @@ def test_cells_repeat_the_title_of_their_column_as_text() -> None:
     )
 
 
+def test_what_stands_between_backticks_is_code_and_the_rest_text() -> None:
+    code = environment().from_string("{{ text | code }}").render(text="`a<b` and `c`, not <i> `")
+    assert code == "<code>a&lt;b</code> and <code>c</code>, not &lt;i&gt; `"
+
+
 def test_a_long_text_is_shown_in_two_parts_that_are_the_whole() -> None:
     opening = environment().filters["opening"]
     text = "word " * 100

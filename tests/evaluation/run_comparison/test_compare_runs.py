@@ -206,7 +206,7 @@ def test_a_measure_that_no_run_has_is_a_mistake_of_whoever_asked(tmp_path: Path)
     assert "Did you mean 'win_rate/guided'?" in done.stderr
 
 
-def test_of_differences_the_bar_is_nothing_and_no_coin(tmp_path: Path) -> None:
+def test_of_differences_the_threshold_is_nothing_and_no_coin(tmp_path: Path) -> None:
     found = compare_runs([evaluated(tmp_path / "one")], measure="user_swap_drop")
     assert found.chance == 0.0
     assert compare_runs([tmp_path / "one"], measure="win_rate").chance == 0.5
