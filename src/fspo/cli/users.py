@@ -76,7 +76,7 @@ def list_(store: StorePlace = "fspo-store") -> None:
         studies, accounts = people.participants(), people.users()
         if not accounts:
             adding = command("fspo", "users", "add", "NAME", *store_words(store))
-            out.print(f"There are no users yet. Add one with: {adding}", markup=False)
+            out.print(f"The store has no users. Add one with: {adding}", markup=False)
         for account in accounts:
             paused = "" if account.personalise else ", paused"
             paused += ", allows training" if account.allow_training else ""
