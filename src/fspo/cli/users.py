@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from fspo.cli.confirmation import ask
 from fspo.cli.options import add_verb, console, help_text
 from fspo.cli.store_options import NewStorePlace, StorePlace, UserName, opened, store_words
 from fspo.errors import ConfigError
@@ -144,7 +144,12 @@ def delete(
     with opened(store, existing=True) as people:
         owner = people.user_named(user)
         if not yes:
-            _ask(f"Delete everything of {user}?")
+            question = f"Delete everything of {user}?"
+            ask(
+                question,
+                refusal=f"{question} There is no terminal to ask on. Add --yes to delete it.",
+                declined="Nothing was deleted.",
+            )
         done = people.withdraw(owner)
     held = [counted(done.removed[table], words) for table, words in _TABLES.items() if done.removed.get(table)]
     out.print(f"Deleted {user}{' with ' if held else ''}{', '.join(held)}.", markup=False)
@@ -155,13 +160,6 @@ def delete(
             markup=False,
         )
     _say_outdated(done.datasets, done.policies, _HAS_DATA, _TRAINED_ON)
-
-
-def _ask(question: str) -> None:
-    if not sys.stdin.isatty():
-        raise ConfigError(f"{question} There is no terminal to ask on, so nothing was deleted. Add --yes to delete it.")
-    if not typer.confirm(question):
-        raise ConfigError("Nothing was deleted.")
 
 
 @add_verb(app, "consent")
