@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from fspo.evaluation.artifacts import UserMean
 from fspo.evaluation.scoring.eval_episodes import Item
 from fspo.evaluation.statistics.comparing import paired_difference
-from fspo.evaluation.statistics.intervals import Estimate, clustered_mean
+from fspo.evaluation.statistics.intervals import NO_INTERVAL, Estimate, clustered_mean
 
 __all__ = ["Column", "Table", "compare_tables", "estimates", "missing_interval_note", "per_user"]
 
@@ -53,9 +53,6 @@ class Column:
         return {user: UserMean(value=math.fsum(row) / len(row), items=len(row)) for user, row in own.items()}
 
 
-_NO_INTERVAL = "no interval"
-"""How the note of an estimate begins."""
-
 Table = dict[str, Column]
 """Measure -> column, of one method."""
 
@@ -81,8 +78,8 @@ def missing_interval_note(found: Iterable[tuple[str, Estimate]]) -> str:
     notes = []
     for note, measures in sorted(lacking.items()):
         named, more = ", ".join(list(measures)[:_MOST_NAMED]), len(measures) - _MOST_NAMED
-        said = f"{named}{f' and {more} more' if more > 0 else ''}{note.removeprefix(_NO_INTERVAL)}"
-        notes.append(f"{_NO_INTERVAL.capitalize()} for {said}.")
+        said = f"{named}{f' and {more} more' if more > 0 else ''}{note.removeprefix(NO_INTERVAL)}"
+        notes.append(f"{NO_INTERVAL.capitalize()} for {said}.")
     return " ".join(notes)
 
 

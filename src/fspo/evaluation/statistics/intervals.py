@@ -33,6 +33,7 @@ from fspo.printing import counted
 
 __all__ = [
     "MINIMUM_USERS",
+    "NO_INTERVAL",
     "Bounds",
     "Cell",
     "Estimate",
@@ -48,6 +49,8 @@ __all__ = [
 
 MINIMUM_USERS = 3
 """With fewer users no interval is given: the spread between them is not known."""
+NO_INTERVAL = "no interval"
+"""How a note on a missing interval begins."""
 
 Bounds = tuple[float, float]
 """The least and the greatest value that an item can have."""
@@ -78,8 +81,8 @@ class Estimate:
         if self.low is not None:
             return ""
         if self.lacking:
-            return f"no interval: {self.lacking}"
-        return users_needed(self.users) if 0 < self.users < MINIMUM_USERS else "no interval"
+            return f"{NO_INTERVAL}: {self.lacking}"
+        return users_needed(self.users) if 0 < self.users < MINIMUM_USERS else NO_INTERVAL
 
     def to_json(self) -> dict[str, Any]:
         """The five fields of `metrics.json`; `low` and `high` are null where there is no interval."""
@@ -88,7 +91,7 @@ class Estimate:
 
 def users_needed(users: int, needed: int = MINIMUM_USERS) -> str:
     """That so many users are too few for an interval, in words."""
-    return f"no interval: {counted(users, 'users')}, at least {needed} are needed"
+    return f"{NO_INTERVAL}: {counted(users, 'users')}, at least {needed} are needed"
 
 
 @dataclass(frozen=True)
