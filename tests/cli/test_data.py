@@ -448,6 +448,15 @@ def test_the_option_for_a_column_by_another_name_is_told(tmp_path: Path) -> None
     assert PreferenceDataset.load(tmp_path / "out").questions()[:2] == ("q0", "q1")
 
 
+def test_a_table_of_one_person_is_told_of_the_option(tmp_path: Path) -> None:
+    alone = jsonl(
+        tmp_path / "mine.jsonl", [{key: value for key, value in row.items() if key != "user"} for row in rows(1)]
+    )
+    refused = fspo("validate", alone)
+    assert refused.exit_code == 1 and "add --user ID" in refused.output
+    assert fspo("validate", alone, "--user", "ann").exit_code == 0
+
+
 def test_a_target_below_a_file_is_refused_before_anything_is_written(source: Path) -> None:
     for dry in ([], ["--dry-run"]):
         found = CliRunner().invoke(app, ["data", "import", str(source), str(source / "data"), *dry])

@@ -77,8 +77,7 @@ def test_users_can_be_missing_or_elsewhere(tmp_path: Path) -> None:
 def test_columns_of_other_names_can_be_told(tmp_path: Path) -> None:
     path = lines(tmp_path / "v.jsonl", {"seat": 3, "prompt": "why?", "chosen": "so", "rejected": "thus"})
     with pytest.raises(
-        DataError,
-        match=r"v\.jsonl, row 1, column 'user': missing; the row has the columns: seat.*columns=",
+        DataError, match=r"v\.jsonl, row 1, column 'user': missing; the row has the columns: seat.*columns="
     ):
         read_jsonl(path)
     assert read_jsonl(path, columns={"user": "seat"}).preferences == (Preference("3", "why?", "so", "thus"),)
