@@ -36,5 +36,10 @@ def _of_episode(model: torch.nn.Module, episode: TokenizedEpisode) -> BranchLogp
         for branch in episode.branches
     ]
     sums = torch.stack([torch.stack([logprobs.double().sum() for logprobs in row]) for row in scored])
+    discounted = torch.stack([torch.stack([_discounted(logprobs) for logprobs in row]) for row in scored])
     lengths = torch.tensor([[len(logprobs) for logprobs in row] for row in scored], device=sums.device)
-    return BranchLogprobs(sums, lengths)
+    return BranchLogprobs(sums, lengths, discounted)
+
+
+def _discounted(logprobs: torch.Tensor) -> torch.Tensor:
+    return torch.stack([logprob / t**0.5 for t, logprob in enumerate(logprobs.double(), 1)]).sum()

@@ -32,7 +32,7 @@ from benchmarks.theory import STEP, Costs
 from fspo.modeling.logprobs import BranchLogprobs, branch_logprobs
 from fspo.modeling.memory import keep_memory
 from fspo.modeling.rendering import TokenizedEpisode
-from fspo.training.objectives import ipo, margins, reduce_logprobs
+from fspo.training.objectives import ipo, margins
 
 __all__ = ["BETA", "Job", "matmul_rate", "run"]
 
@@ -275,7 +275,7 @@ def _apart(episode: TokenizedEpisode, score: Callable[[Sequence[int], Sequence[i
 
 
 def _margins(logprobs: BranchLogprobs) -> torch.Tensor:
-    logps_BR = reduce_logprobs(logprobs.sums, logprobs.lengths, "mean")
+    logps_BR = logprobs.means
     return margins(logps_BR[:, 0], logps_BR[:, 1])
 
 

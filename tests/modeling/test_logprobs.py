@@ -11,6 +11,7 @@ from benchmarks.naive import naive_logprobs, response_logprobs
 from fspo.errors import ModelError
 from fspo.modeling import logprobs
 from fspo.modeling.logprobs import branch_logprobs
+from fspo.modeling.reduction import Reduction
 from fspo.modeling.rendering import Branch, TokenizedEpisode
 from tests.modeling.models import KINDS, build, episodes
 
@@ -23,7 +24,9 @@ def gradients(model: Any, results: list[logprobs.BranchLogprobs]) -> torch.Tenso
     """All gradients in one vector, of a loss in which every response weighs differently."""
     model.zero_grad()
     loss = sum(
-        ((row.sums * torch.linspace(0.5, 2, row.sums.numel()).view_as(row.sums)).sum() + row.means.square().sum())
+        (row.sums * torch.linspace(0.5, 2, row.sums.numel()).view_as(row.sums)).sum()
+        + row.means.square().sum()
+        + row.discounted.square().mean()
         for row in results
     )
     loss.backward()
@@ -45,6 +48,7 @@ def test_equals_one_sequence_per_response_with_its_gradients(kind: str, lora: bo
         for ours, oracle in zip(shared, naive, strict=True):
             assert torch.equal(ours.lengths, oracle.lengths)
             assert (ours.sums - oracle.sums).abs().max() < LOGPROB_TOLERANCE
+            assert (ours.discounted - oracle.discounted).abs().max() < LOGPROB_TOLERANCE
         difference = (shared_gradients - naive_gradients).norm() / naive_gradients.norm().clamp(min=1e-6)
         assert difference < GRADIENT_TOLERANCE
 
@@ -99,6 +103,13 @@ def test_lengths_and_means_count_the_tokens_of_each_response() -> None:
     result = branch_logprobs(build("llama"), [episode])[0]
     assert result.lengths.tolist() == [[3, 1]]
     assert torch.allclose(result.means * result.lengths, result.sums)
+    by_name: dict[Reduction, torch.Tensor] = {
+        "sum": result.sums,
+        "mean": result.means,
+        "discounted": result.discounted,
+    }
+    assert all(torch.equal(result.reduced(name), values) for name, values in by_name.items())
+    assert result.discounted[0, 1] == result.sums[0, 1]  # of one token
 
 
 def test_nothing_to_score() -> None:

@@ -16,7 +16,7 @@ from fspo.training.losses import PassScores, figures, losses
 
 def logprobs(rows: list[list[float]]) -> BranchLogprobs:
     sums = torch.tensor(rows, dtype=torch.float64)
-    return BranchLogprobs(sums, torch.full(sums.shape, 5))
+    return BranchLogprobs(sums, torch.full(sums.shape, 5), sums / 2)
 
 
 def test_every_two_of_more_responses_are_pulled_to_the_observers_log_odds() -> None:

@@ -19,12 +19,6 @@ def column(pairs: list[tuple[float, float]], side: int) -> torch.Tensor:
     return torch.tensor([pair[side] for pair in pairs], dtype=torch.float64)
 
 
-def test_reduction_is_explicit() -> None:
-    sums, lengths = torch.tensor([[-6.0, -2.0]]), torch.tensor([[3, 4]])
-    assert objectives.reduce_logprobs(sums, lengths, "sum").tolist() == [[-6.0, -2.0]]
-    assert objectives.reduce_logprobs(sums, lengths, "mean").tolist() == [[-2.0, -0.5]]
-
-
 def test_margin_is_relative_to_the_reference() -> None:
     chosen, rejected = torch.tensor([-1.0]), torch.tensor([-4.0])
     assert objectives.margins(chosen, rejected).item() == 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -76,7 +77,8 @@ def naive_sums(model: torch.nn.Module, side: str) -> torch.Tensor:
 
 def naive_logprobs(model: torch.nn.Module) -> BranchLogprobs:
     lengths = torch.tensor([[len(row["chosen_ids"]), len(row["rejected_ids"])] for row in ROWS])
-    return BranchLogprobs(torch.stack([naive_sums(model, "chosen_ids"), naive_sums(model, "rejected_ids")], 1), lengths)
+    sums = torch.stack([naive_sums(model, "chosen_ids"), naive_sums(model, "rejected_ids")], 1)
+    return BranchLogprobs(sums, lengths, discounted=torch.full_like(sums, math.nan))  # TRL has no such reduction
 
 
 def our_losses(model: torch.nn.Module, reference: torch.nn.Module, config: TrainingConfig) -> torch.Tensor:
@@ -84,7 +86,7 @@ def our_losses(model: torch.nn.Module, reference: torch.nn.Module, config: Train
     if config.needs_reference:
         with torch.no_grad():
             frozen = naive_logprobs(reference)
-            logps = objectives.reduce_logprobs(frozen.sums, frozen.lengths, config.reduction)
+            logps = frozen.reduced(config.reduction)
             reference_B = objectives.margins(logps[:, 0], logps[:, 1])
     return losses(PassScores(naive_logprobs(model), reference_B=reference_B), config)
 

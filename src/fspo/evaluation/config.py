@@ -13,6 +13,7 @@ from fspo.methods.played_users import MESSAGE_TOKENS
 from fspo.methods.reader_table import READERS
 from fspo.methods.table import METHODS
 from fspo.modeling.layouts import DEFAULT_LAYOUT, EARLIER_LAYOUT, LayoutName
+from fspo.modeling.reduction import Reduction
 from fspo.paths import PlaceName
 from fspo.pydantic_errors import Section
 
@@ -25,7 +26,6 @@ __all__ = [
     "Floors",
     "JudgeConfig",
     "Matched",
-    "Reduction",
     "RewardModelConfig",
     "RewardVariant",
     "RobustnessConfig",
@@ -39,8 +39,6 @@ RewardVariant = Literal["reference", "antisymmetric", "likelihood", "score"]
 
 Sampling = Literal["plain", "guided"]
 """How an answer is drawn; see `fspo.evaluation.judges.win_rates`."""
-
-Reduction = Literal["sum", "mean"]
 
 BASE = "base"
 """The untrained model that knows no user, which methods' answers are compared with."""
@@ -272,7 +270,8 @@ class EvaluationConfig(Section):
     """Measure the antisymmetric reward at every number of shots, not only the full one. Always on if this reward is the
     headline."""
     reduction: Reduction = "sum"
-    """Log-prob of a response: `sum` over its tokens (as in the paper) or their `mean`."""
+    """Log-prob of a response: `sum` over its tokens (as in the paper), their `mean`, or `discounted`, the sum in which
+    the t-th token counts 1 / sqrt(t)."""
     headline_reward: Literal["reference", "antisymmetric"] = "reference"
     """The reward that `reward_accuracy`, `reward_accuracy@k` and `user_swap_drop` use."""
     headline_sampling: Sampling = "plain"

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from fspo.errors import DataError
-from fspo.evaluation.config import Reduction
 from fspo.files import read_json
+from fspo.modeling.reduction import Reduction
 from fspo.paths import expanded
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.sampling import check_no_leak

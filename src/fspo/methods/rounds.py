@@ -38,7 +38,6 @@ from fspo.preferences.sampling import EpisodeSampler
 from fspo.preferences.types import Episode, Preference
 from fspo.printing import counted
 from fspo.records import KeyedLog
-from fspo.training.objectives import reduce_logprobs
 from fspo.training.processes import agreed, joined
 from fspo.training.start import Start
 from fspo.training.train import TRAINING_FILE, check_record, max_length_of, move_policy, train_policy
@@ -478,7 +477,7 @@ class _Setup:
                 loaded.append(_load(model, self.config.dtype))
             with torch.no_grad():
                 (found,) = branch_logprobs(loaded[0], [self.renderer.render(some[0])])
-            logps = reduce_logprobs(found.sums, found.lengths, self.config.reduction)
+            logps = found.reduced(self.config.reduction)
             return [_Margins((logps[:, 0] - logps[:, 1]).tolist())]
 
         def complete() -> list[_Margins]:

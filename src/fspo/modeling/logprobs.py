@@ -15,6 +15,7 @@ from fspo.modeling.attention import ForestPlan, planned_attention
 from fspo.modeling.lm_head import hidden_states, in_place_of_forward, logits
 from fspo.modeling.packing import PackedRow, pack
 from fspo.modeling.preparing import prepare_model
+from fspo.modeling.reduction import Reduction
 from fspo.modeling.rendering import TokenizedEpisode
 
 __all__ = ["BranchLogprobs", "branch_logprobs", "token_logprobs"]
@@ -35,11 +36,17 @@ class BranchLogprobs:
     """
     lengths: Tensor
     """[B, R]: number of tokens of each response, the end-of-turn token among them."""
+    discounted: Tensor
+    """[B, R]: as `sums`, but the t-th token of a response (t = 1, 2, ...) counts 1 / sqrt(t)."""
 
     @property
     def means(self) -> Tensor:
         """[B, R]: the mean per token."""
         return self.sums / self.lengths
+
+    def reduced(self, reduction: Reduction) -> Tensor:
+        """[B, R]: the log-prob of each response by this reduction."""
+        return {"sum": self.sums, "mean": self.means, "discounted": self.discounted}[reduction]
 
 
 def branch_logprobs(model: torch.nn.Module, episodes: Sequence[TokenizedEpisode]) -> list[BranchLogprobs]:
@@ -92,12 +99,16 @@ def _score(base: Any, hidden: Tensor, targets: Tensor) -> Tensor:
 def _by_episode(logprobs: Tensor, row: PackedRow) -> list[BranchLogprobs]:
     count = sum(branches * responses for branches, responses in row.shapes)
     logprobs = _fine(logprobs)
-    sums = torch.zeros(count, dtype=logprobs.dtype, device=logprobs.device).index_add(0, row.owners, logprobs)
+    nothing = torch.zeros(count, dtype=logprobs.dtype, device=logprobs.device)
     lengths = torch.bincount(row.owners, minlength=count)
+    before = lengths.cumsum(0) - lengths
+    place = torch.arange(1, len(logprobs) + 1, device=logprobs.device) - before[row.owners]
+    sums = nothing.index_add(0, row.owners, logprobs)
+    discounted = nothing.index_add(0, row.owners, logprobs * place.to(logprobs.dtype).rsqrt())
     sizes = [branches * responses for branches, responses in row.shapes]
+    pieces = (torch.split(each, sizes) for each in (sums, lengths, discounted))
     return [
-        BranchLogprobs(s.view(shape), n.view(shape))
-        for s, n, shape in zip(torch.split(sums, sizes), torch.split(lengths, sizes), row.shapes, strict=True)
+        BranchLogprobs(*(each.view(shape) for each in found)) for *found, shape in zip(*pieces, row.shapes, strict=True)
     ]
 
 

@@ -19,6 +19,7 @@ from fspo.modeling.loading import context_length, load_tokenizer, reading_limit
 from fspo.modeling.logprobs import branch_logprobs
 from fspo.modeling.model_names import policy_in
 from fspo.modeling.policies import check_whole, export_policy
+from fspo.modeling.reduction import Reduction
 from fspo.modeling.rendering import Branch, Context, EpisodeRenderer, TokenizedEpisode
 from fspo.modeling.sharing import PolicyWeights
 from fspo.modeling.vocabulary import check_vocabulary, rows_of
@@ -113,7 +114,7 @@ class Policy:
         self.describes = settings.get("describe", "none") != "none"
         self._model, self._base = model, base
         self._beta = float(settings.get("beta", 1.0))
-        self._by_mean = settings.get("reduction") == "mean"
+        self._reduction: Reduction = settings.get("reduction", "sum")
         # Pref-FT has no reference model: what it has learned shows against the same weights without context.
         self._reference = None if settings.get("objective") == "pref-ft" else reference
         self._bare_reference = self._reference is None or settings.get("reference") == "none"
@@ -269,7 +270,7 @@ class Policy:
             if not twins[0].boundaries[1:]:
                 raise DataError(NO_LABELS)
             with torch.no_grad(), self._model() as model:
-                own, mirrored = (one.means if self._by_mean else one.sums for one in branch_logprobs(model, twins))
+                own, mirrored = (one.reduced(self._reduction) for one in branch_logprobs(model, twins))
             rewards = self._beta * (own - mirrored) / 2
             found += (rewards[:, 0] - rewards[:, 1]).tolist()
         return found
@@ -515,10 +516,10 @@ class Policy:
         return numbered
 
     def _logps(self, enter: Enter, episodes: Sequence[TokenizedEpisode]) -> list[torch.Tensor]:
-        """[R] each: log-probabilities of the responses, by sum over their tokens or by mean, as in training."""
+        """[R] each: log-probabilities of the responses, by the reduction of the training."""
         with torch.no_grad(), enter() as model:
             scored = branch_logprobs(model, episodes)
-        return [(one.means if self._by_mean else one.sums)[0] for one in scored]
+        return [one.reduced(self._reduction)[0] for one in scored]
 
 
 def _one_prompt(prompts: PromptLike | list[PromptLike] | list[str] | tuple[str, ...]) -> PromptLike | None:

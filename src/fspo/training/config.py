@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from fspo.modeling.layouts import DEFAULT_LAYOUT, EARLIER_LAYOUT, LayoutName
+from fspo.modeling.reduction import Reduction
 
 __all__ = ["HARMLESS", "SMOOTHED", "LoraSettings", "Objective", "TrainingConfig"]
 
@@ -115,10 +116,10 @@ class TrainingConfig(BaseModel):
         ge=0,
         description="Weight of an added loss: the negative log-likelihood per token of the chosen response.",
     )
-    reduction: Literal["sum", "mean"] = Field(
+    reduction: Reduction = Field(
         default="sum",
-        description="Log-probability of a response: `sum` over its tokens (as in the papers) or `mean` (as in "
-        "TRL's IPO).",
+        description="Log-probability of a response: `sum` over its tokens (as in the papers), `mean` (as in TRL's "
+        "IPO), or `discounted`, the sum in which the t-th token counts 1 / sqrt(t).",
     )
     reference: Literal["shots", "none"] = Field(
         default="shots",

@@ -331,7 +331,7 @@ def _labelled(scores: PassScores, *margins: Tensor | None) -> list[Any]:
 
 
 def _policy_margins(logprobs: BranchLogprobs, config: TrainingConfig) -> Tensor:
-    logps_QR = objectives.reduce_logprobs(logprobs.sums, logprobs.lengths, config.reduction)
+    logps_QR = logprobs.reduced(config.reduction)
     first, second = torch.triu_indices(logps_QR.shape[1], logps_QR.shape[1], offset=1)
     return objectives.margins(logps_QR[:, first], logps_QR[:, second]).flatten()
 
@@ -371,4 +371,8 @@ def _twins(scored: Sequence[BranchLogprobs], units: Sequence[Unit]) -> tuple[Bra
 
 
 def _joined(scored: Sequence[BranchLogprobs]) -> BranchLogprobs:
-    return BranchLogprobs(torch.cat([one.sums for one in scored]), torch.cat([one.lengths for one in scored]))
+    return BranchLogprobs(
+        torch.cat([one.sums for one in scored]),
+        torch.cat([one.lengths for one in scored]),
+        torch.cat([one.discounted for one in scored]),
+    )

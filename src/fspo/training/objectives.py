@@ -6,14 +6,11 @@ loss per query, and the caller takes the mean.
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, logsigmoid
 
 __all__ = [
-    "Reduction",
     "bias",
     "dpo",
     "effect",
@@ -25,26 +22,9 @@ __all__ = [
     "mirrored_contrast_direction",
     "mirrored_contrast_logistic",
     "pref_ft",
-    "reduce_logprobs",
     "robust_dpo",
     "simpo",
 ]
-
-Reduction = Literal["sum", "mean"]
-
-
-def reduce_logprobs(sums: Tensor, lengths: Tensor, reduction: Reduction) -> Tensor:
-    """Turn summed token log-probabilities of responses into the ones an objective sees.
-
-    `sum` is the convention of the papers (arXiv 2305.18290, 2310.12036, 2502.19312); `mean`, per token, is what TRL
-    takes for IPO. A beta does not carry over: beta for means is about beta for sums times the response length.
-
-    Args:
-        sums: summed log-probabilities, any shape.
-        lengths: number of response tokens, same shape, at least 1.
-        reduction: `sum` or `mean`.
-    """
-    return sums if reduction == "sum" else sums / lengths.clamp(min=1)
 
 
 def margins(

@@ -60,15 +60,15 @@ def test_the_curve_is_on_the_same_items_at_every_shot_count() -> None:
     assert (found["reward_accuracy"].value, found["reward_accuracy"].items) == (0.5, 8)
 
 
-@pytest.mark.parametrize("reduction", ["sum", "mean"])
+@pytest.mark.parametrize("reduction", ["sum", "mean", "discounted"])
 def test_rounding_is_no_decision(reduction: Any) -> None:
     """Without shots a prompted model is its own reference, but for the rounding of another packing."""
     config = CONFIG.model_copy(update={"reduction": reduction})
 
     def off_by(nats: float) -> Scores:
-        return Scores("shots", [Score(item, 0, "own", -40.0 + nats, -50.0, 20, 10) for _, item in ITEMS])
+        return Scores("shots", [Score(item, 0, "own", -40.0 + nats, -50.0, 20, 10, 3.0 + nats) for _, item in ITEMS])
 
-    plain = Scores("none", [Score(item, 0, "own", -40.0, -50.0, 20, 10) for _, item in ITEMS])
+    plain = Scores("none", [Score(item, 0, "own", -40.0, -50.0, 20, 10, 3.0) for _, item in ITEMS])
     for nats, right in ((4e-4, 0.5), (-4e-4, 0.5), (0.1, 1.0), (-0.1, 0.0)):
         rewards = Rewards(off_by(nats), plain, ITEMS, config)
         assert {decision(margin) for margin in rewards.margins("reference", 0).values()} == {right}

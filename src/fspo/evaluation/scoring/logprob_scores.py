@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from fspo.errors import ModelError
-from fspo.evaluation.config import EvaluationConfig, Reduction
+from fspo.evaluation.config import EvaluationConfig
 from fspo.evaluation.scoring.descriptions import Describer
 from fspo.evaluation.scoring.eval_episodes import Condition, Pass, Trial
 from fspo.evaluation.scoring.variations import Probe, Trim
 from fspo.evaluation.scoring.weights import LoadableModel
+from fspo.modeling.reduction import Reduction
 from fspo.modeling.rendering import Context
 from fspo.preferences.types import Episode
 from fspo.progress import Progress
@@ -62,9 +63,13 @@ class Score:
     rejected: float
     chosen_tokens: int
     rejected_tokens: int
+    discounted: float = 0.0
+    """How much likelier the chosen response is by the reduction of this name."""
 
     def margin(self, reduction: Reduction = "sum") -> float:
-        """How much likelier the chosen response is, by sum or by mean a token."""
+        """How much likelier the chosen response is, by a reduction."""
+        if reduction == "discounted":
+            return self.discounted
         if reduction == "sum":
             return self.chosen - self.rejected
         return self.chosen / self.chosen_tokens - self.rejected / self.rejected_tokens
@@ -201,7 +206,9 @@ class Scorer:
         return self.describer is not None or self.model.describes
 
     def _key(self, settings: str) -> str:
-        return f"{self.model.key}/{settings}" + (self.describer.key if self.describer else "")
+        # Scores of earlier versions do not have it.
+        reduced = "/discounted" if self.config.reduction == "discounted" else ""
+        return f"{self.model.key}/{settings}{reduced}" + (self.describer.key if self.describer else "")
 
     def _complete(
         self, wanted: Mapping[str, T], plan: Callable[[T], tuple[Trial, list[Pass], int]], path: Path, doing: str
@@ -327,11 +334,12 @@ def _one_pass(
     left = len(tokens.boundaries) - 1
     with torch.inference_mode():
         (result,) = branch_logprobs(model, [tokens])
+    discounted_B = (result.discounted[:, 0] - result.discounted[:, 1]).tolist()
     sums_B2, lengths_B2 = result.sums.tolist(), result.lengths.tolist()
     # Where shots were dropped, rungs above what is left all stand at the same place.
     return [
-        Score(trial.item(shown.numbers[branch.query]), rung, shown.condition, *sums, *map(int, lengths))
-        for branch, sums, lengths in zip(tokens.branches, sums_B2, lengths_B2, strict=True)
+        Score(trial.item(shown.numbers[branch.query]), rung, shown.condition, *sums, *map(int, lengths), discounted)
+        for branch, sums, lengths, discounted in zip(tokens.branches, sums_B2, lengths_B2, discounted_B, strict=True)
         for rung in shown.rungs
         if min(rung, left) == branch.shots
     ]
