@@ -95,6 +95,38 @@ def test_weights_that_changed_on_disk_are_not_shared(
     assert loads == ["model", "model"]
 
 
+def test_a_policy_trained_again_in_its_folder_is_read_again(
+    policies: Path, tiny_model_path: Path, tmp_path: Path, loads: list[str]
+) -> None:
+    folder, base = tmp_path / "policy", str(tiny_model_path)
+    found = []
+    earlier = []
+    for seed in (5, 6):
+        shutil.rmtree(folder, ignore_errors=True)
+        save_policy(adapted(load_model(base, device="cpu"), seed), folder, base=base)
+        earlier.append(weights(folder))
+        with earlier[-1].policy() as model:
+            found.append(output(model))
+        assert close(found[-1], output(load_policy(folder)))
+    assert not close(*found)
+    with earlier[0].policy() as model:
+        assert close(output(model), found[0])
+    assert loads == [tiny_model_path.name]
+
+
+def test_adapters_that_no_policy_uses_leave_the_memory(policies: Path, tmp_path: Path) -> None:
+    held = weights(policies / "fspo")
+    with held.policy() as model:
+        expected = output(model)
+    for number in range(3):
+        with weights(Path(shutil.copytree(policies / "pref-ft", tmp_path / str(number)))).policy() as model:
+            assert close(output(model), output(load_policy(policies / "pref-ft")))
+            gc.collect()
+    with held.policy() as model:
+        assert close(output(model), expected)
+        assert len(model.peft_config) == 3  # type: ignore[arg-type]  # two of `held`, and the last other one
+
+
 def test_a_base_that_nobody_uses_is_let_go(policies: Path, loads: list[str]) -> None:
     for _ in range(2):
         with weights(policies / "fspo").policy() as model:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import count
 from pathlib import Path
 from threading import Lock, RLock
 from typing import Any
@@ -24,48 +25,63 @@ from fspo.modeling.quiet import quietly
 __all__ = ["PolicyWeights", "SharedModel", "shared_model"]
 
 
+@dataclass(frozen=True)
+class Adapter:
+    """An adapter on a shared model, which keeps it in memory as long as this object lives."""
+
+    name: str
+
+
 class SharedModel:
     """A model in memory and the adapters that policies have put on it, of which one policy's are active at a time."""
 
     def __init__(self, model: torch.nn.Module) -> None:
         """`model` gets the adapters; no caller holds it otherwise."""
         self._model: Any = model
-        self._names: dict[Path, str] = {}
+        self._adapters: WeakValueDictionary[tuple[Any, ...], Adapter] = WeakValueDictionary()
+        self._numbers = count()
         self._active: tuple[str, ...] | None = None
         self._lock = RLock()
 
-    def add(self, folder: Path) -> str:
-        """Read the adapter in `folder`, and return the name that `active` knows it by.
+    def add(self, folder: Path) -> Adapter:
+        """Read the adapter in `folder`, unless it is in memory as it is on disk.
+
+        Adapters that no policy uses any more are then removed from memory.
 
         Raises:
             ModelError: the adapter is missing.
         """
         check_adapter(folder)
         with self._lock:
-            if folder not in self._names:
-                name = f"adapter{len(self._names)}"
+            key = (folder, _stamps(folder, "adapter_*"))
+            found = self._adapters.get(key)
+            if found is None:
+                found = Adapter(f"adapter{next(self._numbers)}")
                 with quietly(), warnings.catch_warnings():
                     warnings.simplefilter("ignore")
                     if isinstance(self._model, PeftModel):
-                        self._model.load_adapter(str(folder), adapter_name=name)
+                        self._model.load_adapter(str(folder), adapter_name=found.name)
                     else:
-                        self._model = PeftModel.from_pretrained(self._model, str(folder), adapter_name=name)
+                        self._model = PeftModel.from_pretrained(self._model, str(folder), adapter_name=found.name)
+                    self._adapters[key], self._active = found, None
+                    for unused in self._model.peft_config.keys() - {used.name for used in self._adapters.values()}:
+                        self._model.delete_adapter(unused)
                 self._model.eval()
-                self._names[folder], self._active = name, None
-            return self._names[folder]
+            return found
 
     @contextmanager
-    def active(self, adapters: Sequence[str] = ()) -> Iterator[torch.nn.Module]:
+    def active(self, adapters: Sequence[Adapter] = ()) -> Iterator[torch.nn.Module]:
         """Inside, the model computes with these adapters added up, and with no other; other threads wait."""
+        names = tuple(adapter.name for adapter in adapters)
         with self._lock:
-            if isinstance(self._model, PeftModel) and self._active != tuple(adapters):
+            if isinstance(self._model, PeftModel) and self._active != names:
                 tuner: Any = self._model.base_model
                 tuner.enable_adapter_layers()
-                if adapters:
-                    tuner.set_adapter(list(adapters), inference_mode=True)
+                if names:
+                    tuner.set_adapter(list(names), inference_mode=True)
                 else:
                     tuner.disable_adapter_layers()
-                self._active = tuple(adapters)
+                self._active = names
             yield self._model
 
 
@@ -89,9 +105,14 @@ def shared_model(name: str | Path, dtype: str, device: str | torch.device | None
 
 def _key(name: str | Path, dtype: str, device: str | torch.device | None) -> tuple[Any, ...]:
     folder = place_here(name, weights=True)
-    files = sorted((folder or Path()).glob("*.safetensors")) if folder else []
-    stamps = tuple((file.name, stat.st_size, stat.st_mtime_ns) for file in files for stat in [file.stat()])
+    stamps = _stamps(folder, "*.safetensors") if folder else ()
     return str(folder.resolve()) if folder else str(name), stamps, dtype, str(device or default_device())
+
+
+def _stamps(folder: Path, pattern: str) -> tuple[tuple[str, int, int], ...]:
+    """Names, sizes and times of files, which tell that one of them was written again."""
+    files = sorted(folder.glob(pattern))
+    return tuple((file.name, stat.st_size, stat.st_mtime_ns) for file in files for stat in [file.stat()])
 
 
 @dataclass(frozen=True)
@@ -172,7 +193,7 @@ class PolicyWeights:
         return shared_model(self.base_name, self.dtype, self.device)
 
     @cached_property
-    def _adapters(self) -> tuple[str, ...]:
+    def _adapters(self) -> tuple[Adapter, ...]:
         folder = Path(self.name).resolve()
         return tuple(self._base.add(folder / name) for name in (self.card.adapters if self.card else ()))
 
