@@ -18,6 +18,7 @@ from fspo.modeling.policies import (
     PolicyCard,
     export_policy,
     is_policy,
+    join_policies,
     load_policy,
     read_card,
     save_policy,
@@ -209,6 +210,19 @@ def test_the_tokenizer_of_adapters_is_the_base_models(chain: tuple[Path, list[to
     assert load_tokenizer(chain[0] / "fspo").chat_template
     with pytest.raises(ModelError, match="adapters"):
         load_model(chain[0] / "fspo")
+
+
+def test_a_tokenizer_of_its_own_passes_on_to_what_is_trained_from_a_policy(
+    tiny_model_path: Path, tmp_path: Path
+) -> None:
+    tokenizer, base, first = load_tokenizer(tiny_model_path), str(tiny_model_path), tmp_path / "first"
+    tokenizer.chat_template += "{# another #}"
+    save_policy(adapted(load_model(base), 1), first, base=base, tokenizer=tokenizer)
+    save_policy(adapted(load_policy(first), 2), tmp_path / "adapters", base=base, start=first)
+    save_policy(load_policy(first), tmp_path / "whole", base=base, start=first)
+    join_policies([first, tmp_path / "adapters"], tmp_path / "joined")
+    for name in ("adapters", "whole", "joined"):
+        assert load_tokenizer(tmp_path / name).chat_template == tokenizer.chat_template, name
 
 
 def test_broken_folders_are_named(chain: tuple[Path, list[torch.Tensor]], tmp_path: Path) -> None:

@@ -114,8 +114,8 @@ def save_policy(
     other as whole weights, with the tokenizer, so that every tool for transformers models reads it. `base` is the name
     of the model that training began with. `home` is where the caller will move the folder, if elsewhere: a `start`
     that lies beside it is recorded relative to it, so that a folder of policies can be moved. `tokenizer` is written
-    too, where it is another one than the base model's. `weights` are the model's by name, where the model itself holds
-    but a part of them. `readme` is the text of the model card.
+    too, where it is another one than that of `start` or of the base model. `weights` are the model's by name, where the
+    model itself holds but a part of them. `readme` is the text of the model card.
 
     Raises:
         StorageError: the disk is full or the folder can't be written.
@@ -133,7 +133,9 @@ def save_policy(
             base, adapters = below.base, ()
             with quietly():
                 model.save_pretrained(staging, state_dict=weights)  # type: ignore[operator]
-            tokenizer = tokenizer or load_tokenizer(base)
+        inherited = start is not None and below.adapters and (start / "tokenizer_config.json").is_file()
+        if tokenizer is None and (inherited or not adapters):
+            tokenizer = load_tokenizer(start or base)
         if tokenizer is not None:
             tokenizer.save_pretrained(staging)
         place = _place(base, (home or folder).resolve())
