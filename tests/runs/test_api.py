@@ -14,6 +14,7 @@ import fspo
 from fspo import FSPOConfig, FSPOTrainer, Policy, Preference, PreferenceDataset, Results
 from fspo.errors import ConfigError, DataError
 from fspo.judging.judge import AttributeJudge
+from fspo.methods.adapted_policy import AdaptedPolicy
 from fspo.progress import Silent
 from tests.evaluation.helpers import small_dataset
 from tests.fake_endpoint import fake_endpoint, stats
@@ -118,6 +119,48 @@ def test_policies_and_functions_are_told_apart_and_named(
     (pair,) = found.pairs.to_dict("records")
     by_name = found.methods.set_index("method")["value"]
     assert pair["value"] == pytest.approx(by_name[pair["first"]] - by_name[pair["second"]])
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
+    """What the last `fspo.evaluate` into `tmp_path` asked to measure; nothing is measured."""
+    from fspo.evaluation import evaluate as module
+
+    asked: dict[str, Any] = {}
+    (tmp_path / "metrics.json").write_text("{}")
+
+    def note(config: Any, dataset: Any, policies: Any, **more: Any) -> None:
+        asked.update(more, config=config, policies=policies)
+
+    monkeypatch.setattr(module, "evaluate", note)
+    return asked
+
+
+def test_a_policy_that_adapts_is_measured_by_its_method_and_settings(
+    measured: dict[str, Any], tiny_model_path: Path, held_out: PreferenceDataset, tmp_path: Path
+) -> None:
+    adapted = AdaptedPolicy.adapt(tiny_model_path, "ttt", {"steps": 50})
+    for models in (adapted, {"ttt": adapted}):
+        fspo.evaluate(models, held_out, tmp_path, baselines=["base"], progress=Silent())
+        assert list(measured["policies"]) == ["ttt", "base"]
+        assert measured["adaptations"]["ttt"].settings.steps == 50
+    with pytest.raises(ConfigError, match="'fspo' adapts to each user by the method 'ttt'; name it so"):
+        fspo.evaluate({"fspo": adapted}, held_out, tmp_path, progress=Silent())
+
+
+def test_a_policy_is_measured_within_its_own_limit_of_tokens(
+    measured: dict[str, Any], policy: Path, held_out: PreferenceDataset, tmp_path: Path
+) -> None:
+    short = Policy.load(policy, max_length=64)
+    both = {"fspo": policy, "ipo": short}
+    given: dict[str, Any] = {"max_length": 96}
+    for models, settings, limit in ((policy, {}, None), (short, {}, 64), (short, given, 96), (both, given, 96)):
+        fspo.evaluate(models, held_out, tmp_path, progress=Silent(), **settings)  # type: ignore[arg-type]
+        assert measured["config"].max_length == limit
+    with pytest.raises(
+        ConfigError, match=r"different numbers of tokens at most \(fspo: \d+, ipo: 64\); set max_length"
+    ):
+        fspo.evaluate(both, held_out, tmp_path, progress=Silent())  # type: ignore[arg-type]
 
 
 def test_what_can_not_be_evaluated_is_one_sentence(

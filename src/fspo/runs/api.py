@@ -107,7 +107,7 @@ def evaluate(
     Args:
         models: a policy (`Policy` or its folder), a reward model (an object with the methods of `fspo.RewardModel`),
             or a function (shots, prompt, response) -> reward; or a mapping from names to several of these. The name of
-            a policy is its method, such as `fspo` or `ipo`.
+            a policy is its method, such as `fspo` or `ipo`. An `AdaptedPolicy` is measured with its own settings.
         dataset: the people, each with enough preferences for `shots` and `queries`.
         output: folder that the results go to.
         baselines: methods without training, measured too, with the policies' base model: base, few-shot, oracle.
@@ -115,16 +115,18 @@ def evaluate(
         judge: says which of two answers a user prefers; without one, answers are neither sampled nor judged.
         progress: shows how far it is; by default a line on standard error every 20 seconds.
         **settings: of the evaluation, such as `shots=4`, `queries=2` or `answers=0`; see
-            `fspo.evaluation.config.EvaluationConfig`.
+            `fspo.evaluation.config.EvaluationConfig`. `layout` is by default that of the policies, and `max_length` the
+            one that they were loaded with.
 
     Raises:
-        ConfigError: a setting is unknown or wrong, a name is taken, the policies have different base models, or
-            `output` is the folder of a run.
+        ConfigError: a setting is unknown or wrong, a name is taken or is not the method of its policy, the policies
+            have different base models, layouts or limits of tokens, or `output` is the folder of a run.
         DataError: a leak; or a user has too few preferences.
         ModelError: a model can't be loaded, or it failed; the results so far are saved.
         StorageError: the disk is full.
     """
     from fspo.evaluation.evaluate import evaluate as measure
+    from fspo.methods.adapted_policy import AdaptedPolicy
     from fspo.modeling.builtin_model import BUILTIN_MODEL
     from fspo.preferences.formats import from_table
     from fspo.runs.results import Results
@@ -151,6 +153,12 @@ def evaluate(
         )
     if layouts:
         settings.setdefault("layout", next(iter(layouts)))
+    limits = {_own_limit(policy) for policy in policies.values()}
+    if len(limits) > 1 and "max_length" not in settings:
+        known = ", ".join(f"{name}: {policy.renderer.max_length}" for name, policy in policies.items())
+        raise ConfigError(f"The policies read different numbers of tokens at most ({known}); set max_length for all.")
+    if limits:
+        settings.setdefault("max_length", limits.pop())
     measure(
         _settings(settings),
         from_table(dataset, file="dataset"),
@@ -161,6 +169,7 @@ def evaluate(
         judge=judge,
         train=None if train is None else from_table(train, file="train"),
         reward_models=reward_models,
+        adaptations={name: policy.row for name, policy in policies.items() if isinstance(policy, AdaptedPolicy)},
         progress=progress or PlainProgress(sys.stderr),
     )
     return Results(folder)
@@ -241,10 +250,12 @@ def _sorted_out(models: Measured | Mapping[str, Measured]) -> tuple[dict[str, Po
     """The policies by method, and the reward models by name.
 
     Raises:
-        ConfigError: a policy is in training, or what is given is neither of the two.
+        ConfigError: a policy is in training, one that adapts to each user has the name of another method, or what is
+            given is neither of the two.
         ModelError: there is no policy.
     """
     from fspo.evaluation.scoring.reward_models.protocol import FunctionRewardModel, RewardModel
+    from fspo.methods.adapted_policy import AdaptedPolicy
     from fspo.modeling.policy import Policy
 
     policies: dict[str, Policy] = {}
@@ -254,6 +265,11 @@ def _sorted_out(models: Measured | Mapping[str, Measured]) -> tuple[dict[str, Po
         if isinstance(model, Policy):
             if model.weights is None:
                 raise ConfigError("A policy in training has no folder yet; evaluate its output_dir once it is trained.")
+            if isinstance(model, AdaptedPolicy) and name not in ("", model.row.name):
+                raise ConfigError(
+                    f"The policy '{name}' adapts to each user by the method '{model.row.name}'; name it so, or leave "
+                    "the name out."
+                )
             policies[name or _method_of(model)] = model
         elif isinstance(model, RewardModel):
             reward_models[name or model.name] = model
@@ -264,10 +280,23 @@ def _sorted_out(models: Measured | Mapping[str, Measured]) -> tuple[dict[str, Po
     return policies, reward_models
 
 
+def _own_limit(policy: Policy) -> int | None:
+    """The `max_length` that a policy was loaded with; None if that is its training's, or what the model can read."""
+    from fspo.modeling.loading import context_length
+
+    weights, limit = policy.weights, policy.renderer.max_length
+    assert weights is not None, "a policy in training is refused"
+    training = (weights.card.details.get("training") if weights.card else None) or {}
+    return None if limit == (training.get("max_length") or context_length(weights.name)) else limit
+
+
 def _method_of(policy: Policy) -> str:
-    """The method that a policy is of: the one on record, or the one that shows and has learned the same."""
+    """The method that a policy is of: its own, the one on record, or the one that shows and has learned the same."""
+    from fspo.methods.adapted_policy import AdaptedPolicy
     from fspo.methods.table import METHODS
 
+    if isinstance(policy, AdaptedPolicy):
+        return policy.row.name
     card = policy.weights.card if policy.weights else None
     if card is not None and card.method:
         return card.method
