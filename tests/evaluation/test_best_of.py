@@ -14,7 +14,7 @@ from fspo.evaluation.answering_stage import AnsweringStage
 from fspo.evaluation.artifacts import read_details
 from fspo.evaluation.judges.win_rates import Answer
 from fspo.evaluation.scoring.eval_episodes import Trial
-from fspo.evaluation.scoring.reward_models.loading import given_reward_model
+from fspo.evaluation.scoring.reward_models.loading import ExternalRewardModel, given_reward_model
 from fspo.evaluation.scoring.reward_models.protocol import Failed, FunctionRewardModel, RewardRequest
 from fspo.preferences.types import Episode, Preference
 from fspo.records import KeyedLog
@@ -80,6 +80,22 @@ def test_without_candidates_reward_models_give_no_answers(tiny_model_path: Path,
     metrics = runner(tiny_model_path, {"few-shot": None}, tmp_path)(CONFIG, reward_models=models)
     assert "win_rate" not in metrics["longest"] and "win_rate" in metrics["few-shot"]
     assert not (tmp_path / "base" / "candidates-1.jsonl").exists()
+
+
+def test_a_choice_without_shots_is_another(tmp_path: Path) -> None:
+    def score(shots: tuple[Preference, ...], prompt: str, response: str) -> float:
+        return len(response) if shots else -len(response)
+
+    evaluation: Any = SimpleNamespace(out=tmp_path, config=BEST, progress=None)
+    shot, texts = Preference("ann", "who?", "a", "b"), ("So.", "So long.")
+    for shown, text in ((True, "So long."), (False, "So."), (True, "So long.")):
+        stage = AnsweringStage(evaluation)
+        stage.__dict__["trials"] = [Trial("ann/0", Episode("ann", (shot,), ()))]
+        stage._candidates = [tuple(Answer("c", "plain", "ann/0/0", "ann", "why?", one) for one in texts)]
+        stage.choose(
+            ExternalRewardModel("mine", lambda: FunctionRewardModel(score, "mine"), lambda: "mine", shots=shown)
+        )
+        assert [answer.text for answer in stage.answers["mine", "plain"]] == [text]
 
 
 class Flaky:

@@ -85,7 +85,7 @@ class AnsweringStage:
         """Let a reward model answer: its answer is the candidate with the highest reward given the user's shots."""
         if not self._candidates:
             return
-        shots = {trial.id: blind(trial.own.shots) for trial in self.trials}
+        shots = {trial.id: blind(trial.own.shots) if model.shots else () for trial in self.trials}
         failed: set[Answer] = set()
         """Chosen although a score was missing, so that the next evaluation chooses again."""
         path = self.evaluation.out / folder_name(model.name) / "answers.jsonl"
@@ -97,7 +97,7 @@ class AnsweringStage:
 
         def pick(rows: Sequence[tuple[Answer, ...]]) -> Iterator[Answer]:
             for row in rows:
-                seen = shots[_trial_of(row)] if model.shots else ()
+                seen = shots[_trial_of(row)]
                 scores = scores_of(model, [RewardRequest(seen, one.prompt, one.text) for one in row], row[0].user)
                 best = replace(row[_best(scores)], method=model.name)
                 if Failed.FAILED in scores:
