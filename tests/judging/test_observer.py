@@ -11,6 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fspo.errors import ConfigError
+from fspo.judging.by_topic import TopicJudge
+from fspo.judging.judge import AttributeJudge
 from fspo.judging.observer import (
     Observer,
     axis_users,
@@ -115,6 +117,16 @@ def test_every_text_is_measured_once_for_each_user_of_the_prior() -> None:
     for k in (0, 1, 2):
         observer.probabilities(episode, k)
     assert judge.calls == 2 * 8
+
+
+def test_observers_by_other_scales_or_topics_are_others() -> None:
+    def identity(texts: list[str], topics: dict[str, str]) -> str:
+        judge = TopicJudge(AttributeJudge.fit(texts, ["length"]), topics)
+        return Observer(axis_users(["length"]), judge).identity
+
+    short, long = ["One.", "One two three."], ["One.", "One two three four five six seven."]
+    assert identity(short, {"Why?": "physics"}) == identity(short, {"Why?": "physics"})
+    assert len({identity(short, {"Why?": "physics"}), identity(long, {"Why?": "physics"}), identity(short, {})}) == 3
 
 
 def test_the_family_has_both_signs_of_axes_and_pairs() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from fspo.errors import DataError
 from fspo.files import read_json
+from fspo.identity import digest
 from fspo.judging.declared import DeclaredJudge
 from fspo.judging.judge import AttributeJudge
 from fspo.judging.utility_judge import UtilityJudge
@@ -40,6 +41,11 @@ class TopicJudge(UtilityJudge):
 
     attributes: AttributeJudge
     topics: Mapping[str, str]
+
+    @property
+    def identity(self) -> str:
+        """Distinguishes judges whose verdicts on some prompt can differ."""
+        return digest(self.record())
 
     def identity_on(self, prompt: str) -> str:
         """Distinguishes judges whose verdicts on responses to a prompt can differ."""

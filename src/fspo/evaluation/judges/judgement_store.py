@@ -133,7 +133,7 @@ def check_identity(judge: Judge) -> None:
     Raises:
         ConfigError: the judge has no identity.
     """
-    if not isinstance(judge, TopicJudge) and not getattr(judge, "identity", ""):
+    if not getattr(judge, "identity", ""):
         raise ConfigError(
             f"The judge {_kind(judge)} does not say what distinguishes it from other judges, so its judgements "
             "could be mistaken for theirs; give it an attribute `identity`, a text that changes if its verdicts may "
