@@ -36,6 +36,14 @@ def test_repeated_rows_are_left_out_or_kept_by_number() -> None:
     assert len(PreferenceDataset([User("ann")], kept)) == 4
 
 
+@pytest.mark.parametrize("value", ["", "no", "2", None, 0, 1, True])
+def test_a_column_of_that_name_hides_no_repetition(value: Any) -> None:
+    rows = [row(repeat=value), row(repeat=value)]
+    assert settled(rows, "skip") == (rows[:1], {REPEATED: 1})
+    with pytest.raises(DataError, match="repeats row 1"):
+        PreferenceDataset([User("ann")], rows)
+
+
 def test_kept_repetitions_come_back_from_a_folder(tmp_path: Path) -> None:
     kept, _ = settled([row(), row()], "keep")
     dataset = PreferenceDataset([User("ann")], kept)

@@ -11,7 +11,7 @@ from typing import Literal
 from fspo.errors import DataError
 from fspo.preferences.columns import time_column
 from fspo.preferences.types import Preference
-from fspo.preferences.validation import REPEAT, Problem
+from fspo.preferences.validation import REPEAT, Problem, repeats_on_purpose
 from fspo.printing import counted, option
 
 __all__ = ["OnContradiction", "OnDuplicate", "Place", "Settled", "settle"]
@@ -111,7 +111,7 @@ def _repeats(
     for rows in groups:
         by_label: dict[str, list[int]] = defaultdict(list)
         for index in rows:
-            if index not in dropped and REPEAT not in preferences[index].source:
+            if index not in dropped and not repeats_on_purpose(preferences[index]):
                 by_label[preferences[index].chosen].append(index)
         yield from (same for same in by_label.values() if len(same) > 1)
 

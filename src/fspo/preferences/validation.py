@@ -35,6 +35,7 @@ __all__ = [
     "parse_turns",
     "parse_user",
     "prompt_of",
+    "repeats_on_purpose",
     "row_problem",
     "user_problem",
 ]
@@ -61,7 +62,7 @@ TURNS = "prompt_turns"
 """Column of a preference whose prompt is a conversation: its messages, as a list or as JSON."""
 
 REPEAT = "repeat"
-"""Key in the source of a preference that repeats an earlier one on purpose: which repetition it is, from 2."""
+"""Key in the source of a preference that repeats an earlier one on purpose: which repetition it is, a number from 2."""
 
 _ROLES: tuple[Role, ...] = get_args(Role)
 _MESSAGES = 'must hold messages {"role": "system", "user" or "assistant", "content": text}.'
@@ -422,10 +423,16 @@ def _unwritable(value: User | Preference, columns: Iterable[str], row: int) -> P
     return None
 
 
+def repeats_on_purpose(preference: Preference) -> bool:
+    """Whether a preference has fspo's mark of a repetition; a column `repeat` of one's own is none."""
+    number = preference.source.get(REPEAT)
+    return isinstance(number, int) and number >= 2
+
+
 def _repetition(preference: Preference, seen: dict[tuple[str, str, str, str], int], number: int) -> Problem | None:
     key = (preference.user, preference.prompt, preference.chosen, preference.rejected)
     same = seen.setdefault(key, number)
-    if same != number and REPEAT not in preference.source:
+    if same != number and not repeats_on_purpose(preference):
         return Problem(number, "chosen", f"repeats row {same}: same user, prompt and pair; delete one of them.")
     opposite = seen.get((key[0], key[1], key[3], key[2]))
     if opposite is not None:
