@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from fspo.errors import DataError, StorageError
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.sampling import check_no_leak
-from fspo.preferences.splits import SPLITS, Splits, make_splits
+from fspo.preferences.splits import SPLITS, SplitDataset, Splits, make_splits
 from fspo.preferences.types import Preference, User
 from tests.preferences.worlds import crowded, grid
 
@@ -114,6 +114,16 @@ def test_splits_come_back_from_disk(tmp_path: Path) -> None:
     splits = make_splits(grid(), seed=3)
     assert Splits.load(splits.save(tmp_path / "splits.json")) == splits
     assert pickle.loads(pickle.dumps(splits)) == splits
+
+
+def test_splits_go_with_the_data_that_they_divide(tmp_path: Path) -> None:
+    parts = grid().split()
+    parts.save(tmp_path)
+    parts.whole.save(tmp_path)
+    assert SplitDataset.load(tmp_path) == parts
+    grid(users=7).save(tmp_path)
+    with pytest.raises(StorageError, match=r"splits\.json.* does not exist"):
+        SplitDataset.load(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["[]", '{"users": {}}', '{"users": {"train": "abc"}, "questions": {}}'])

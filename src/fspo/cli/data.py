@@ -13,13 +13,12 @@ from fspo.errors import ConfigError, DataError
 from fspo.paths import expanded, shown
 from fspo.preferences.card import imported_card
 from fspo.preferences.conflicts import OnContradiction, OnDuplicate
-from fspo.preferences.dataset import PreferenceDataset, is_dataset
+from fspo.preferences.dataset import SPLITS_FILE, PreferenceDataset, is_dataset, loses_splits
 from fspo.preferences.formats import users_path_of, write_jsonl, write_trl
 from fspo.preferences.published import Imported
 from fspo.preferences.types import Split
 from fspo.printing import command, counted, one_line
 from fspo.runs.datasets import (
-    SPLITS_FILE,
     Format,
     Import,
     Source,
@@ -30,7 +29,6 @@ from fspo.runs.datasets import (
     check_target,
     few_held_out,
     few_trained_on,
-    loses_splits,
     notes_on,
     put,
     read,

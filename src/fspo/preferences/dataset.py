@@ -12,7 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from fspo.errors import DataError, StorageError
+from fspo.errors import DataError, FspoError, StorageError
 from fspo.files import FolderKind, read_json, to_json, write_json, writing
 from fspo.identity import file_digest
 from fspo.paths import expanded
@@ -40,11 +40,13 @@ if TYPE_CHECKING:
 __all__ = [
     "DATASET",
     "FORMAT",
+    "SPLITS_FILE",
     "PreferenceDataset",
     "by_id",
     "is_dataset",
     "iterate_arrow",
     "iterate_parquet",
+    "loses_splits",
     "messages",
     "preference_row",
     "unknown",
@@ -57,6 +59,8 @@ FORMAT = 1
 """Version of the layout on disk."""
 
 _USERS, _PREFERENCES, _MANIFEST = "users.parquet", "preferences.parquet", "dataset.json"
+SPLITS_FILE = "splits.json"
+"""Beside a dataset: which users and questions belong to which part."""
 _ROWS_AT_ONCE = 16_384
 _SHOWN_NAMES = 3
 """Users or questions that a sentence names, at most."""
@@ -92,7 +96,7 @@ def _has_columns(path: Path, columns: Iterable[str]) -> bool:
 DATASET = FolderKind(
     "a dataset",
     needs=(_PREFERENCES,),
-    may=(_USERS, _MANIFEST, "splits.json"),
+    may=(_USERS, _MANIFEST, SPLITS_FILE),
     keeps_others=True,
     objection=_objection,
 )
@@ -284,9 +288,13 @@ class PreferenceDataset:
     def save(self, folder: str | Path) -> Path:
         """Write `users.parquet`, `preferences.parquet` and `dataset.json` into `folder`, beside whatever is there.
 
+        A `splits.json` of other data goes: it would leave new users and questions out of every part.
+
         Raises:
             StorageError: the disk is full or the folder can't be written.
         """
+        if loses_splits(self, Path(folder)):
+            (Path(folder) / SPLITS_FILE).unlink()
         conversations = any(row.turns for row in self.preferences)
         return write_dataset(folder, self.users.values(), self.preferences, conversations=conversations)
 
@@ -453,6 +461,16 @@ class PreferenceDataset:
 def is_dataset(folder: Path) -> bool:
     """Whether a folder has the two tables of a dataset."""
     return all((folder / name).is_file() for name in (_PREFERENCES, _USERS))
+
+
+def loses_splits(dataset: PreferenceDataset, folder: Path) -> bool:
+    """Whether writing a dataset into a folder removes its splits: they stay where the data are the same."""
+    if not (folder / SPLITS_FILE).exists():
+        return False
+    try:
+        return PreferenceDataset.load(folder).fingerprint != dataset.fingerprint
+    except FspoError:  # damaged, so nobody knows what it held
+        return True
 
 
 def write_dataset(

@@ -16,7 +16,7 @@ from fspo.modeling.rendering import EpisodeRenderer
 from fspo.preferences.card import CARD, is_imported_card
 from fspo.preferences.columns import TIME
 from fspo.preferences.conflicts import OnContradiction, OnDuplicate
-from fspo.preferences.dataset import DATASET, PreferenceDataset, is_dataset
+from fspo.preferences.dataset import DATASET, SPLITS_FILE, PreferenceDataset, is_dataset, loses_splits
 from fspo.preferences.formats import TRL_USER, Reading, read_preferences, users_path_of
 from fspo.preferences.published import PUBLISHED, Drawn, Imported, from_published
 from fspo.preferences.sampling import EpisodeSampler, TooFewPreferences, check_no_leak
@@ -28,7 +28,6 @@ from fspo.printing import column_option, command, counted, nearest
 from fspo.runs.made import check_file_target
 
 __all__ = [
-    "SPLITS_FILE",
     "Format",
     "Import",
     "Source",
@@ -41,7 +40,6 @@ __all__ = [
     "few_held_out",
     "few_trained_on",
     "larger_test",
-    "loses_splits",
     "notes_on",
     "put",
     "read",
@@ -50,7 +48,6 @@ __all__ = [
 ]
 
 
-SPLITS_FILE = "splits.json"
 _SOME_QUESTIONS = 0.2
 """Share of the questions that is proposed where none is held out."""
 _MOST_HELD_OUT = 0.6
@@ -274,16 +271,6 @@ def _check_folder(folder: Path, overwrite: bool, spare: Iterable[Path]) -> None:
     check_replaceable(folder, DATASET, spare=spare)
     if not is_empty(folder) and not overwrite:
         raise DataError(f"{folder} already exists; name another folder, or add --overwrite to replace it.")
-
-
-def loses_splits(dataset: PreferenceDataset, out: Path) -> bool:
-    """Whether writing a dataset into a folder removes its splits: they stay where the data are the same."""
-    if not (out / SPLITS_FILE).exists():
-        return False
-    try:
-        return PreferenceDataset.load(out).fingerprint != dataset.fingerprint
-    except FspoError:  # damaged, so nobody knows what it held
-        return True
 
 
 def put(dataset: PreferenceDataset, out: Path, card: str = "", spare: Iterable[Path] = ()) -> None:
