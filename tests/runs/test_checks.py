@@ -95,25 +95,57 @@ def test_a_label_noise_that_is_no_probability_is_found_before_anything_is_traine
 
 def test_short_users_are_left_out_only_where_others_are_left(tmp_path: Path) -> None:
     folder = own_run(tmp_path, 5, "evaluation.shots=1", "evaluation.queries=1", "training.all.queries=9")
-    with pytest.raises(DataError, match=r"training part that the run draws .* Lower training\.ipo\.shots") as caught:
+    with pytest.raises(DataError, match=r"training part that the run draws .* Lower training\.all\.queries") as caught:
         check_own(folder)
     assert "skip_short_users" not in str(caught.value)
+
+
+def test_all_parts_that_are_too_small_are_told_at_once(tmp_path: Path) -> None:
+    folder = own_run(tmp_path, 10, "training.all.queries=9")
+    with pytest.raises(DataError, match=r"^In the training part .* In the test part .*evaluation\.queries"):
+        check_own(folder)
+
+
+def test_users_who_are_left_out_are_counted_before_anything_is_made(tmp_path: Path) -> None:
+    few = ["methods=[base,ipo]", "training.all.shots=0", "training.all.queries=2", "evaluation.users=null"]
+    settings = [*few, "evaluation.shots=1", "evaluation.queries=1"]
+    users = [User(name) for name in ("ann", "bob", "cem", "dan")]
+    counts = {"ann": (0, 3), "bob": (0, 1), "cem": (3, 6), "dan": (3, 4)}  # bob and dan are short
+    rows = [Preference(u, f"Question {n}?", f"good {n}", f"bad {n}") for u in counts for n in range(*counts[u])]
+    data = PreferenceDataset(users, rows)
+    splits = Splits(
+        {"train": {"ann", "bob"}, "test": {"cem", "dan"}},
+        {"train": {row.question_id for row in rows[:4]}, "test": {row.question_id for row in rows[4:]}},
+    )
+
+    def check(*more: str) -> list[str]:
+        folder = RunFolder(load_config(None, [*settings, *more], tmp_path))
+        return check_episodes(folder, data, splits, evaluated=True)
+
+    with pytest.raises(DataError, match=r"bob.*training\.ipo\.skip_short_users.*dan.*evaluation\.skip_short_users"):
+        check()
+    said = check("training.ipo.skip_short_users=true", "evaluation.skip_short_users=true")
+    assert said == [
+        f"Left out of {of}: 1 user with too few preferences for an episode."
+        for of in ("the training part", "the test part")
+    ]
 
 
 def test_methods_that_are_not_trained_now_need_no_episodes(tmp_path: Path) -> None:
     few = ["evaluation.shots=1", "evaluation.queries=1"]
     folder = own_run(tmp_path, 20, *few, "methods=[ipo,fspo]", "from_base=[fspo]", "training.ipo.queries=99")
     assert check_episodes(folder, *own_data(folder), trained=["fspo"], evaluated=False) == []
-    with pytest.raises(DataError, match=r"or training\.ipo\.queries"):
+    with pytest.raises(DataError, match=r"Lower training\.ipo\.queries"):
         check_episodes(folder, *own_data(folder), trained=["ipo"], evaluated=False)
 
 
 def test_settings_to_lower_are_named_in_the_section_that_has_them(tmp_path: Path) -> None:
     few = ["evaluation.shots=1", "evaluation.queries=1"]
-    with pytest.raises(DataError, match=r"Lower training\.ipo\.shots or training\.all\.queries"):
+    with pytest.raises(DataError, match=r"Lower training\.all\.queries\."):
         check_own(own_run(tmp_path, 5, *few, "training.all.queries=9"))
-    with pytest.raises(DataError, match=r"Lower training\.all\.shots or training\.ipo\.queries"):
-        check_own(own_run(tmp_path, 5, *few, "training.ipo.queries=9", "training.all={shots: 2}"))
+    few += ["methods=[few-shot,fspo]", "from_base=[fspo]"]
+    with pytest.raises(DataError, match=r"Lower training\.all\.shots or training\.fspo\.queries"):
+        check_own(own_run(tmp_path, 5, *few, "training.fspo.queries=9", "training.all={shots: 2}"))
 
 
 def test_the_split_that_is_proposed_holds_out_as_many_users_as_now(tmp_path: Path) -> None:

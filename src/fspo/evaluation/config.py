@@ -256,6 +256,8 @@ class EvaluationConfig(Section):
     """Episodes of each user; each has its own shots and queries."""
     queries: int = Field(default=8, ge=1)
     """Held-out preferences in each episode."""
+    skip_short_users: bool = False
+    """Leave out held-out users with too few preferences instead of stopping."""
     ladder_queries: int | None = Field(default=None, ge=1)
     """Use only this many queries of each episode below the full number of shots; null: all. The curve is measured on
     these."""

@@ -13,7 +13,16 @@ from fspo.preferences.types import Episode, Preference
 from fspo.preferences.wording import wording
 from fspo.printing import counted
 
-__all__ = ["Balance", "EpisodeSampler", "ShortUser", "TooFewPreferences", "check_no_leak", "connected", "shots_beside"]
+__all__ = [
+    "Balance",
+    "EpisodeSampler",
+    "ShortUser",
+    "TooFewPreferences",
+    "check_no_leak",
+    "connected",
+    "short_users_said",
+    "shots_beside",
+]
 
 T = TypeVar("T")
 
@@ -34,6 +43,12 @@ class ShortUser:
     """How many of the preferences share no question, prompt or response pair with one another."""
 
 
+def short_users_said(short: Sequence[ShortUser], of: str) -> list[str]:
+    """A line on the users who were left out of a part of the data, if there are any."""
+    users = counted(len(short), "users")
+    return [f"Left out of {of}: {users} with too few preferences for an episode."] if short else []
+
+
 class TooFewPreferences(DataError):
     """Users have too few preferences for an episode.
 
@@ -46,8 +61,8 @@ class TooFewPreferences(DataError):
 
     def __init__(self, facts: str, short: tuple[ShortUser, ...], needed: int, *, everybody: bool) -> None:
         """Say what can be done where nobody says it better."""
-        skip = "" if everybody else ", or skip short users"
-        super().__init__(f"{facts} Ask for fewer shots or queries, or give the users more preferences{skip}.")
+        skip = "" if everybody else ", or set skip_short_users to leave them out"
+        super().__init__(f"{facts} Ask for fewer shots or queries, give the users more preferences{skip}.")
         self.facts, self.short, self.needed, self.everybody = facts, short, needed, everybody
 
     def with_facts(self, *more: str) -> TooFewPreferences:
@@ -216,11 +231,11 @@ class EpisodeSampler:
         first, needed = short[0], self.shots + self.queries
         more = f"{len(short) - 1:,} more users have" if len(short) > 2 else "one more user has"
         others = f"; {more} too few" if len(short) > 1 else ""
-        own = counted(first.preferences, "preferences")
+        own, asked = counted(first.preferences, "preferences"), "query" if self.queries == 1 else "queries"
         facts = (
-            f"User '{first.user}' has {own} on {counted(first.unrelated, 'questions')}, and an episode of {self.shots} "
-            f"shots and {self.queries} queries needs {needed}, with its queries on other questions than its "
-            f"shots{others}. Questions with the same prompt or the same two responses count as one."
+            f"User '{first.user}' has {own} on {counted(first.unrelated, 'questions')}, and an episode of "
+            f"{counted(self.shots, 'shots')} and {self.queries} {asked} needs {needed}, with its queries on other "
+            f"questions than its shots{others}. Questions with the same prompt or the same two responses count as one."
         )
         return TooFewPreferences(facts, tuple(short), needed, everybody=len(short) == len(self._groups))
 

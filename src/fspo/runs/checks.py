@@ -10,7 +10,7 @@ from typing import Any
 
 from fspo.errors import ConfigError, DataError
 from fspo.evaluation.config import EvaluationConfig
-from fspo.evaluation.scoring.eval_episodes import build_trials
+from fspo.evaluation.scoring.eval_episodes import build_trials, short_users
 from fspo.evaluation.scoring.long_rows import rooms_of
 from fspo.evaluation.scoring.reward_models.loading import load_reward_model
 from fspo.llm.endpoint_config import EndpointConfig, need_client
@@ -21,7 +21,7 @@ from fspo.modeling.rendering import EpisodeRenderer
 from fspo.paths import expanded
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.hub import HUB
-from fspo.preferences.sampling import EpisodeSampler, TooFewPreferences, check_no_leak
+from fspo.preferences.sampling import EpisodeSampler, TooFewPreferences, check_no_leak, short_users_said
 from fspo.preferences.splits import Splits
 from fspo.preferences.types import Preference, Split
 from fspo.runs.config import RunConfig, training_endpoints
@@ -152,7 +152,34 @@ def check_episodes(
         check_no_leak(train, held_out, name=part)
     readings = [None if model is None else _Reading(folder, part.folder, part.whole, model) for part in parts]
     rows = training_order(methods_of(folder.config))
-    for row in rows if trained is None else [row for row in rows if row.name in trained]:
+    chosen = [row for row in rows if trained is None or row.name in trained]
+    checks: list[Callable[[], list[str]]] = [
+        partial(_check_training_parts, folder, chosen, readings, parts, validation, _drawn(folder, splits, "train"))
+    ]
+    if len(test) or evaluated:
+        checks.append(partial(_check_test_part, folder, splits, test, readings[0]))
+    lines, faults = [], []
+    for check in checks:
+        try:
+            lines += check()
+        except DataError as error:
+            faults.append(error)
+    if faults:
+        raise DataError(" ".join(map(str, faults))) from faults[0]
+    return list(dict.fromkeys([*(line for one in readings if one is not None for line in one.lines), *lines]))
+
+
+def _check_training_parts(
+    folder: RunFolder,
+    rows: Iterable[Method],
+    readings: Sequence[_Reading | None],
+    parts: Sequence[TrainingPart],
+    validation: PreferenceDataset,
+    drawn: str,
+) -> list[str]:
+    """Check that training and validation part have enough for the episodes of each method; `drawn` is as below."""
+    lines: list[str] = []
+    for row in rows:
         config = folder.config.training[row.name]
         if config.selects and not len(validation):
             raise DataError(
@@ -160,7 +187,7 @@ def check_episodes(
                 "(synthesis.validation, or `fspo data split --validation`), or leave both out."
             )
         named = partial(_named, folder.config, row.name)
-        _check_training(row, config, readings, parts, _drawn(folder, splits, "train"), named)
+        lines += _check_training(row, config, readings, parts, drawn, named)
         if config.evaluate_every and len(validation):
             try:
                 _sampler(validation, row, config, skip=True)
@@ -169,21 +196,23 @@ def check_episodes(
                     f"In the validation part: {error} Set {named('evaluate_every')} to 0, or make that part larger "
                     "(synthesis.validation)."
                 ) from error
-    reading = readings[0]
-    number = None if reading is None else reading.number
-    lines = [line for one in readings if one is not None for line in one.lines]
-    if not len(test) and not evaluated:
-        return lines
+    return lines
+
+
+def _check_test_part(folder: RunFolder, splits: Splits, test: PreferenceDataset, reading: _Reading | None) -> list[str]:
+    """Check that the test part has enough for the trials of the evaluation."""
+    config = folder.config.evaluation
     read = reading.evaluated(test) if reading is not None and len(test) else Fitted(test)
     try:
-        with read.explaining("the test part", number):
-            build_trials(read.dataset, folder.config.evaluation.model_copy(update={"user_swap": False}))
+        with read.explaining("the test part", None if reading is None else reading.number):
+            build_trials(read.dataset, config.model_copy(update={"user_swap": False}))
+            return short_users_said(short_users(read.dataset, config), "the test part")
     except TooFewPreferences as error:
-        remedy = f"Lower evaluation.shots or evaluation.queries{_larger_test(folder, splits, error)}."
+        skip = "" if error.everybody else ", or set evaluation.skip_short_users to leave them out"
+        remedy = f"Lower evaluation.shots or evaluation.queries{skip}{_larger_test(folder, splits, error)}."
         raise DataError(f"In the test part{_drawn(folder, splits, 'test')}: {error.facts} {remedy}") from error
     except DataError as error:
         raise DataError(f"In the test part: {error}") from error
-    return list(dict.fromkeys([*lines, *(reading.lines if reading else [])]))
 
 
 def _drawn(folder: RunFolder, splits: Splits, part: Split) -> str:
@@ -211,11 +240,13 @@ def _check_training(
     parts: Sequence[TrainingPart],
     drawn: str,
     named: Callable[[str], str],
-) -> None:
+) -> list[str]:
     """Check that each training part has enough for the episodes of a method, and labels that its objective can read.
 
     `drawn` says how the first part came about, and `named` is what the run's file calls a setting of the training.
+    Returns a line for each part that users are left out of.
     """
+    lines: list[str] = []
     for reading, part in zip(readings, parts, strict=True):
         read = Fitted(part.train) if reading is None else reading.trained(part.train, row, config)
         of = f" of {part.folder}" if part is not parts[0] else drawn
@@ -223,14 +254,16 @@ def _check_training(
             _check_labels(part)
         try:
             with read.explaining("the training part", None if reading is None else reading.number):
-                _sampler(read.dataset, row, config, skip=config.skip_short_users)
+                sampler = _sampler(read.dataset, row, config, skip=config.skip_short_users)
         except TooFewPreferences as error:
             skip = "" if error.everybody else f", or set {named('skip_short_users')} to leave them out"
-            raise DataError(
-                f"In the training part{of}: {error.facts} Lower {named('shots')} or {named('queries')}{skip}."
-            ) from error
+            fewer = f"{named('shots')} or {named('queries')}" if row.draws_shots and config.shots else named("queries")
+            raise DataError(f"In the training part{of}: {error.facts} Lower {fewer}{skip}.") from error
         except DataError as error:
             raise DataError(f"In the training part{of}: {error}") from error
+        where = "the training part" if part is parts[0] else f"the training part of {part.folder}"
+        lines += short_users_said(sampler.skipped, where)
+    return lines
 
 
 def _check_labels(part: TrainingPart) -> None:

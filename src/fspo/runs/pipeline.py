@@ -128,7 +128,9 @@ def train(
         now, *later = trainings[len(made) - fitted :]
         seconds = seconds_of_token(now.config, tokens_per_second)
         done = max(step, now.done)  # a training in rounds counts the steps of each round from 0
-        progress.say(remaining([replace(now, done=done), *later], seconds))
+        left = [replace(now, done=done), *later]
+        if any(each.work for each in left):
+            progress.say(remaining(left, seconds))
 
     made += fit_readers(folder, dataset, chosen, progress, record)
     fitted = len(made)

@@ -28,7 +28,7 @@ from fspo.modeling.preparing import prepare_model
 from fspo.modeling.rendering import Context, EpisodeRenderer
 from fspo.paths import expanded
 from fspo.preferences.dataset import PreferenceDataset
-from fspo.preferences.sampling import EpisodeSampler
+from fspo.preferences.sampling import EpisodeSampler, short_users_said
 from fspo.preferences.types import Episode
 from fspo.printing import counted
 from fspo.progress import Progress, Silent
@@ -372,12 +372,11 @@ class Training:
             progress.say("The model computes in bfloat16; its weights stay in float32.")
         if self.start.policy is not None and (note := layout_note(self.start.policy, self.config.layout)):
             progress.say(note)
-        for line in loop.read.said("the training part"):
+        for line in (
+            *loop.read.said("the training part"),
+            *short_users_said(loop.sampler.skipped, "the training part"),
+        ):
             progress.say(line)
-        if loop.sampler.skipped:
-            progress.say(
-                f"Left out: {counted(len(loop.sampler.skipped), 'users')} with too few preferences for an episode."
-            )
         if self.config.precompute_reference and self.config.needs_reference:
             self._precompute(loop, progress)
         self._steps(loop.trainer, progress)

@@ -8,7 +8,7 @@ import pytest
 
 from fspo.errors import DataError
 from fspo.evaluation.config import EvaluationConfig
-from fspo.evaluation.scoring.eval_episodes import build_trials, donors, pick_users, tendency
+from fspo.evaluation.scoring.eval_episodes import build_trials, donors, pick_users, short_users, tendency
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.types import User
 from tests.evaluation.helpers import small_dataset
@@ -93,3 +93,16 @@ def test_only_those_are_drawn_who_may_be() -> None:
 def test_a_user_with_too_few_preferences_is_named() -> None:
     with pytest.raises(DataError, match="t-length-more"):
         build_trials(small_dataset("t", questions=5), CONFIG)
+
+
+def test_short_users_are_left_out_if_the_settings_say_so() -> None:
+    whole = small_dataset("t")
+    user, kept = next(iter(whole.users)), CONFIG.shots + CONFIG.queries - 1
+    rows = [row for row in whole if row.user != user] + list(whole.of_user(user))[:kept]
+    dataset = PreferenceDataset(whole.users.values(), rows)
+    with pytest.raises(DataError, match=user):
+        build_trials(dataset, CONFIG)
+    skipping = CONFIG.model_copy(update={"skip_short_users": True})
+    assert [one.user for one in short_users(dataset, skipping)] == [user]
+    left = {trial.id: trial.own for trial in build_trials(dataset, skipping)}
+    assert left == {trial.id: trial.own for trial in build_trials(whole, CONFIG) if trial.user != user}

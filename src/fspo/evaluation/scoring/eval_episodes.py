@@ -11,7 +11,7 @@ from fspo.errors import DataError
 from fspo.evaluation.config import EvaluationConfig
 from fspo.identity import digest, draw_by
 from fspo.preferences.dataset import PreferenceDataset
-from fspo.preferences.sampling import EpisodeSampler
+from fspo.preferences.sampling import EpisodeSampler, ShortUser
 from fspo.preferences.types import Episode, Preference, User
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "mirror_of",
     "pick_users",
     "query_number",
+    "short_users",
     "tendency",
     "texts_of",
     "trial_of",
@@ -122,7 +123,8 @@ def build_trials(dataset: PreferenceDataset, config: EvaluationConfig) -> list[T
     Raises:
         DataError: a user has too few preferences for the requested shots and queries.
     """
-    users = pick_users(dataset, config.users, config.seed)
+    short = {user.user for user in short_users(dataset, config)}
+    users = pick_users(dataset, config.users, config.seed, dataset.users.keys() - short)
     sampler = EpisodeSampler(
         dataset, shots=config.shots, queries=config.queries, seed=config.seed, users=[user.id for user in users]
     )
@@ -131,6 +133,25 @@ def build_trials(dataset: PreferenceDataset, config: EvaluationConfig) -> list[T
         for index, episode in enumerate(sampler.fixed(user.id, config.episodes)):
             trials.append(trial_of(sampler, episode, index, config))
     return trials
+
+
+def short_users(dataset: PreferenceDataset, config: EvaluationConfig) -> tuple[ShortUser, ...]:
+    """The users who are left out for too few preferences; nobody where the settings refuse such users.
+
+    Raises:
+        DataError: nobody would be left.
+    """
+    if not config.skip_short_users:
+        return ()
+    sampler = EpisodeSampler(
+        dataset,
+        shots=config.shots,
+        queries=config.queries,
+        seed=config.seed,
+        users=_users(dataset),
+        skip_short_users=True,
+    )
+    return sampler.skipped
 
 
 def trial_of(sampler: EpisodeSampler, episode: Episode, index: int, config: EvaluationConfig) -> Trial:

@@ -7,12 +7,13 @@ from dataclasses import replace
 
 from fspo.errors import DataError
 from fspo.evaluation.config import EvaluationConfig
-from fspo.evaluation.scoring.eval_episodes import Trial, build_trials
+from fspo.evaluation.scoring.eval_episodes import Trial, build_trials, short_users
 from fspo.evaluation.scoring.logprob_scores import AROUND_DESCRIPTION
 from fspo.methods.table import METHODS, MethodContext
 from fspo.modeling.fitting import LongRows, Room, fitted
 from fspo.modeling.rendering import EpisodeRenderer
 from fspo.preferences.dataset import PreferenceDataset
+from fspo.preferences.sampling import short_users_said
 from fspo.preferences.types import Episode, Preference
 
 __all__ = ["fitting_trials", "measured_trials", "rooms_of"]
@@ -54,7 +55,8 @@ def measured_trials(
         read = fitted(dataset, rooms, config.long_rows, setting="evaluation.long_rows", file="The test part")
         with read.explaining("the test part"):
             found = build_trials(read.dataset, config)
-        said, too_long = read.said("the test part"), len(read.left_out)
+        too_long = len(read.left_out)
+        said = [*read.said("the test part"), *short_users_said(short_users(read.dataset, config), "the test part")]
         found, _ = fitting_trials(found, rooms, "leave-out")
     for line in said:
         say(line)
