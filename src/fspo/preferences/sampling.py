@@ -61,8 +61,10 @@ class TooFewPreferences(DataError):
 
     def __init__(self, facts: str, short: tuple[ShortUser, ...], needed: int, *, everybody: bool) -> None:
         """Say what can be done where nobody says it better."""
-        skip = "" if everybody else ", or set skip_short_users to leave them out"
-        super().__init__(f"{facts} Ask for fewer shots or queries, give the users more preferences{skip}.")
+        more = "or give the users more preferences"
+        if not everybody:
+            more = "give the users more preferences, or set skip_short_users to leave them out"
+        super().__init__(f"{facts} Ask for fewer shots or queries, {more}.")
         self.facts, self.short, self.needed, self.everybody = facts, short, needed, everybody
 
     def with_facts(self, *more: str) -> TooFewPreferences:
