@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from transformers import TrainerControl
 
 from fspo.errors import ConfigError, DataError, TrainingError
-from fspo.files import read_json, read_jsonl
+from fspo.files import read_json, read_jsonl, write_json
 from fspo.modeling.policies import is_policy
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.sampling import EpisodeSampler
@@ -254,6 +254,32 @@ def test_a_local_model_is_known_by_its_weights_and_not_by_its_place(tiny_model_p
     save_file({name: tensor + 1e-3 for name, tensor in tensors.items()}, path, metadata={"format": "pt"})
     with pytest.raises(ConfigError, match="with model = "):
         train_tiny(moved, out, steps=2)
+
+
+@pytest.mark.parametrize("start", ["model", "policy"])
+def test_a_training_with_another_chat_template_in_the_models_folder_is_another_one(
+    start: str, tiny_model_path: Path, tmp_path: Path
+) -> None:
+    model = shutil.copytree(tiny_model_path, tmp_path / "model")
+    (tmp_path / "policy").mkdir()
+    card = {"format": 1, "base": str(model), "adapters": [], "starts_from": None}
+    write_json(tmp_path / "policy" / "policy.json", card)
+
+    def training() -> Training:
+        return Training(tiny_settings(), small_dataset(), Start(tmp_path / start, tmp_path / "out"), tmp_path / "out")
+
+    def note(identity: dict[str, Any]) -> None:
+        write_json(tmp_path / "out" / TRAINING_FILE, {"identity": identity, "finished": False})
+
+    begun = training().identity
+    note(begun)
+    assert training().is_finished() is False
+    with (model / "chat_template.jinja").open("a") as template:
+        template.write("{# another #}")
+    with pytest.raises(ConfigError, match="with tokenizer_files = "):
+        training().is_finished()
+    note({name: value for name, value in begun.items() if name != "tokenizer_files"})  # as earlier versions did
+    assert training().is_finished() is False
 
 
 def test_a_limit_beyond_what_the_model_reads_is_refused(tiny_model_path: Path, tmp_path: Path) -> None:

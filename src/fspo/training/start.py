@@ -15,11 +15,11 @@ from safetensors import safe_open
 
 from fspo.errors import ModelError
 from fspo.files import replace_folder
-from fspo.identity import WORKING, file_digest
+from fspo.identity import WORKING, digest, file_digest
 from fspo.modeling.builtin_model import BUILTIN_MODEL
-from fspo.modeling.folders import MODEL
+from fspo.modeling.folders import MODEL, TOKENIZER_FILES
 from fspo.modeling.loading import load_model, load_tokenizer
-from fspo.modeling.model_names import place_here, weights_of
+from fspo.modeling.model_names import layers, place_here, weights_of
 from fspo.modeling.policies import is_policy, load_policy
 from fspo.modeling.quiet import quietly
 from fspo.modeling.vocabulary import check_vocabulary, rows_of
@@ -69,6 +69,8 @@ class Start:
         known: dict[str, Any] = {"model": self._model_identity(), **self.hub_weights()}
         if self.tokenizer is not None:
             known["tokenizer"] = _tokenizer_identity(self.tokenizer)
+        elif (files := self._tokenizer_files()) is not None:
+            known["tokenizer_files"] = files
         if self.adapters is not None:
             known["adapters"] = _as_json(self.adapters)
         return known
@@ -120,7 +122,7 @@ class Start:
         kept = self.out / _BASE
         if self.in_memory and not self._origin and not kept.exists():
             raise ModelError("The model does not say where it was loaded from; give its tokenizer as processing_class.")
-        return load_tokenizer((self._origin or kept) if self.in_memory else self.model)
+        return load_tokenizer(self._tokenizer_place)
 
     def check_vocabulary(self) -> None:
         """Check, before the weights are loaded, that the model can read all that its tokenizer makes.
@@ -136,18 +138,33 @@ class Start:
         """Where a model in memory says it was loaded from."""
         return str(getattr(self.model, "name_or_path", ""))
 
+    @property
+    def _tokenizer_place(self) -> Any:
+        """Name of the model that has the tokenizer, where none is given."""
+        return (self._origin or self.out / _BASE) if self.in_memory else self.model
+
+    def _tokenizer_files(self) -> str | None:
+        """The contents of a tokenizer and its chat template in a folder; None where they are in no folder of a user."""
+        name = layers(self._tokenizer_place, "tokenizer_config.json")[-1]
+        folder = Path(expanded(name))
+        if name == BUILTIN_MODEL or not folder.is_dir():
+            return None
+        files = {path for pattern in TOKENIZER_FILES for path in folder.glob(pattern) if path.is_file()}
+        found = [[path.relative_to(folder).as_posix(), file_digest(path)] for path in sorted(files)]
+        return f"sha256:{digest(found, 64)}"
+
     def _model_identity(self) -> str:
         if self.in_memory:
-            return f"in memory sha256:{_digest(self.model)}"
+            return f"in memory sha256:{_weights_digest(self.model)}"
         folder = Path(expanded(self.model))
         if str(self.model) == BUILTIN_MODEL or not folder.is_dir():
             return str(self.model)
         # The weights alone, and digested as ever, so that trainings of earlier versions go on.
-        digest = hashlib.sha256()
+        weights = hashlib.sha256()
         for path in sorted(folder.rglob("*.safetensors")):
             if WORKING.isdisjoint(path.relative_to(folder).parts):
-                digest.update(bytes.fromhex(file_digest(path)))
-        return f"weights sha256:{digest.hexdigest()}"
+                weights.update(bytes.fromhex(file_digest(path)))
+        return f"weights sha256:{weights.hexdigest()}"
 
 
 def _holds(folder: Path | None, model: Any) -> bool:
@@ -168,13 +185,13 @@ def _holds(folder: Path | None, model: Any) -> bool:
     return bool(found) and all(tensor.data_ptr() in found for tensor in state.values())
 
 
-def _digest(model: Any) -> str:
-    digest = hashlib.sha256()
+def _weights_digest(model: Any) -> str:
+    weights = hashlib.sha256()
     for name, held in model.state_dict().items():
         tensor = held.detach().cpu()
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.contiguous().view(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+        weights.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        weights.update(tensor.contiguous().view(-1).view(torch.uint8).numpy().data)
+    return weights.hexdigest()
 
 
 def _tokenizer_identity(tokenizer: Any) -> str:

@@ -548,7 +548,7 @@ def check_record(out: Path, identity: Mapping[str, Any], config: TrainingConfig)
         }
         for each in (found["identity"], identity)
     )
-    compared = same(then, now, known=["weights"], usual=type(config).usual())
+    compared = same(then, now, known=["weights", "tokenizer_files"], usual=type(config).usual())
     if not compared:
         raise ConfigError(
             f"{out} holds a training with {compared.then}, and now {compared.now}; choose another output folder, or "
