@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +41,8 @@ def run(
     methods: Sequence[str] = ("base", "few-shot"),
     **more: Any,
 ) -> dict[str, Any]:
-    given: dict[str, Any] = {"judge": CountingJudge(), **more}
-    return evaluate(config, small_dataset("test"), dict.fromkeys(methods), model=str(model), out=out, **given)
+    given: dict[str, Any] = {"judge": CountingJudge(), "dataset": small_dataset("test"), **more}
+    return evaluate(config, policies=dict.fromkeys(methods), model=str(model), out=out, **given)
 
 
 def played(address: str) -> EvaluationConfig:
@@ -68,6 +69,17 @@ def test_every_method_holds_the_same_conversations(
     assert len({(row["user"], row["prompt"]) for row in spoken["few-shot"]}) == 12
     monkeypatch.setattr(Weights, "_read", lambda *_: pytest.fail("a model was loaded again"))
     assert run(tiny_model_path, tmp_path) == found
+
+
+def test_no_shot_answers_the_question_that_is_asked(tiny_model_path: Path, tmp_path: Path) -> None:
+    rows = [replace(row, prompt=f"Film {place % 2}?", question="") for place, row in enumerate(small_dataset("test"))]
+    data = PreferenceDataset(small_dataset("test").users, rows)
+    settings = {**CONFIG.model_dump(), "shots": 1, "ladder": [], "conversations": {"turns": 4, "users": 1}}
+    run(tiny_model_path, tmp_path, EvaluationConfig.model_validate(settings), ["few-shot"], dataset=data)
+    spoken = read_jsonl(tmp_path / "few-shot" / "conversations.jsonl")
+    asked = [row["prompt"] for row in spoken]
+    assert len(asked) == 4 and set(asked) == {"Film 0?", "Film 1?"}
+    assert [row["shots"] for row in spoken] == [sum(one != row for one in asked[:k]) for k, row in enumerate(asked)]
 
 
 def test_more_turns_than_questions_are_refused(tiny_model_path: Path, tmp_path: Path) -> None:

@@ -79,6 +79,20 @@ def test_what_is_said_is_seen_from_the_next_turn_on() -> None:
     assert [shot.rejected for shot in one.shots] == one.answers
 
 
+def test_a_question_that_is_asked_again_is_answered_without_its_shots() -> None:
+    first, second = (Preference("ann", f"Is {n} good?", f"Yes, {n}!", f"No, not {n}.") for n in range(2))
+    same_pair = replace(first, prompt="What of 0?")
+    seen: list[list[str]] = []
+
+    def answer(turn: int, conversations: Sequence[Conversation]) -> list[str]:
+        (one,) = conversations
+        seen.append([shot.prompt for shot in one.shown])
+        return [f"Perhaps, {turn}."]
+
+    hold([Conversation(ANN, (first, second, first, same_pair))], 4, answer, ScriptedUsers(LikesYes()))
+    assert seen == [[], [first.prompt], [second.prompt], [second.prompt]]
+
+
 def test_levels_go_from_one_to_five() -> None:
     judge, others = LikesYes(), ["No, 1.", "Yes, 1!", "Never.", "Yes!"]
     # Better than two, as good as two: 1 + 4 (1 + 1 + 1/2 + 1/2) / 4.

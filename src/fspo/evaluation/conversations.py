@@ -270,7 +270,7 @@ class _Speaker:
         drawn = [config.max_new_tokens, config.temperature, config.top_p, config.answer_batch, config.seed]
         settings = digest([self.model.key, self.model.renderer.context, *drawn])
         wanted = {
-            digest([settings, turn, one.user.id, texts_of(one.shots), transcript(one.prompt)]): one
+            digest([settings, turn, one.user.id, texts_of(one.shown), transcript(one.prompt)]): one
             for one in conversations
         }
 
@@ -297,7 +297,7 @@ class _Speaker:
         prompts = [
             Prompt(
                 self._prompt(one),
-                tuple(one.shots),
+                one.shown,
                 one.user.description,
                 seed=int(draw_by(config.seed, one.user.id, turn)[:8], 16) % 2**31,
             )
@@ -305,7 +305,7 @@ class _Speaker:
         ]
         replies = self.model.answer(prompts, sampling)
         return [
-            Spoken(one.user.id, turn, transcript(one.prompt), len(one.shots), reply.text)
+            Spoken(one.user.id, turn, transcript(one.prompt), len(one.shown), reply.text)
             for one, reply in zip(some, replies, strict=True)
         ]
 

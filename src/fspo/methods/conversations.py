@@ -3,7 +3,8 @@
 A user is scripted, or a language model plays the user (`fspo.methods.played_users`). In turn k a scripted user asks the
 k-th of their questions and gets an answer. Then they say which response they would rather have had: the better of the
 answer and of the response to this question that they like in the data. That is one labelled preference more, which the
-model may see from turn k + 1 on. So a policy gathers its shots from the conversation itself.
+model may see from turn k + 1 on, except where the same question is asked. So a policy gathers its shots from the
+conversation itself.
 
 ALOE's user is a language model with a persona, whose answers reveal it little by little, and a judge says from 1 to 5
 how well an answer fits the persona. The script works over the responses of the data instead, and the level is computed
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Protocol
 from fspo.errors import DataError
 from fspo.judging.judge import Judge, can_judge
 from fspo.judging.verdicts import SCORES
+from fspo.preferences.sampling import related
 from fspo.preferences.types import Preference, Turn, User
 
 if TYPE_CHECKING:
@@ -57,6 +59,18 @@ class Conversation:
     """What a scripted user has let be known, the oldest first."""
     prompt: tuple[Turn, ...] = ()
     """What is answered next: the user's message, after what a played user and the assistant have said before."""
+
+    @property
+    def shown(self) -> tuple[Preference, ...]:
+        """The shots that a model sees for the next answer: none shares a question, prompt or response pair with it.
+
+        Users with fewer questions than turns ask some again, and their shots hold the response that they like to these.
+        """
+        asked = self.questions[len(self.answers)]
+        # What is let be known holds a new answer, so that the question of the data says what it shares.
+        return tuple(
+            shot for shot, question in zip(self.shots, self.questions, strict=False) if not related(question, asked)
+        )
 
 
 class SimulatedUsers(Protocol):

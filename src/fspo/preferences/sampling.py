@@ -20,6 +20,7 @@ __all__ = [
     "TooFewPreferences",
     "check_no_leak",
     "connected",
+    "related",
     "short_users_said",
     "shots_beside",
 ]
@@ -277,6 +278,11 @@ def shots_beside(prompt: str, preferences: Iterable[Preference], count: int) -> 
             turn = seen[preference.question_key] = seen.get(preference.question_key, -1) + 1
             ranked.append((turn, index, preference))
     return tuple(preference for _, _, preference in sorted(ranked, key=lambda row: row[:2])[:count])
+
+
+def related(first: Preference, second: Preference) -> bool:
+    """Whether they share a question, a prompt or a response pair: neither is a shot where the other is asked."""
+    return not _links(first).isdisjoint(_links(second))
 
 
 def _links(*preferences: Preference) -> set[tuple[str, object]]:

@@ -53,6 +53,28 @@ def test_it_learns_from_answers_that_know_the_user(both: Path, tmp_path: Path, m
     assert taste(out)[0] > 0.3
 
 
+def test_no_shot_answers_the_question_that_is_asked(
+    both: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Users with eight preferences on three questions ask some of them again in five turns."""
+    seen: list[tuple[str, set[str]]] = []
+
+    def answer(model: Any, renderer: Any, prompts: Sequence[Prompt], *rest: Any, **more: Any) -> list[Reply]:
+        seen.extend((prompt.text[0].text, {shot.prompt for shot in prompt.shots}) for prompt in prompts)
+        return [Reply(answers(9)[not prompt.description]) for prompt in prompts]
+
+    monkeypatch.setattr(rounds, "answer", answer)
+    learned: list[Any] = []
+    monkeypatch.setattr(Pairs, "of", classmethod(lambda kind, episodes: learned.extend(episodes) or kind(())))
+    rows = [replace(row, prompt=f"Is book {place % 3} good?", question="") for place, row in enumerate(described())]
+    data = PreferenceDataset(described().users, rows)
+    job = job_of("aloe", both, tmp_path / "out", data, judge=LikesYes, **{**TALK, "shots": 1, "queries": 5})
+    with pytest.raises(TrainingError):
+        job.method.train(job)
+    assert seen and all(asked not in shown for asked, shown in seen)
+    assert learned and all(row.queries[0].prompt not in {shot.prompt for shot in row.shots} for row in learned)
+
+
 def test_where_knowing_the_user_does_not_help_nothing_is_taught(both: Path, tmp_path: Path) -> None:
     job = job_of("aloe", both, tmp_path / "out", described(), judge=LikesYes, **{**TALK, "steps": 9})
     assert read_jsonl(job.method.train(job) / "rounds.jsonl")[1]["right_labels"] == pytest.approx(0.5, abs=0.2)

@@ -92,7 +92,7 @@ def _talk(one: Round) -> Pairs:
             source, question = {"label": _KNOWS}, each.questions[turn - 1].question
             asked = _asked(one, each)
             query = Preference.after(each.user.id, asked, knowing, plain, question=question, source=source)
-            episodes.append(Episode(each.user.id, tuple(each.shots), (query,)))
+            episodes.append(Episode(each.user.id, each.shown, (query,)))
             said.append(rng.choice((knowing, plain)))
         return said
 
@@ -143,7 +143,7 @@ def _both_answers(
     """To the next message of each conversation: an answer that knows the user, and a plain one."""
     from fspo.modeling.answering import Prompt
 
-    plain = {str(place): Prompt(_asked(one, each), tuple(each.shots)) for place, each in enumerate(conversations)}
+    plain = {str(place): Prompt(_asked(one, each), each.shown) for place, each in enumerate(conversations)}
     knowing = {
         str(place): Prompt(_asked(one, each, each.user.description, "both"), episode.shots, each.user.description)
         for place, (each, episode) in enumerate(zip(conversations, known, strict=True))
