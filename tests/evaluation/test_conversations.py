@@ -82,6 +82,16 @@ def test_no_shot_answers_the_question_that_is_asked(tiny_model_path: Path, tmp_p
     assert [row["shots"] for row in spoken] == [sum(one != row for one in asked[:k]) for k, row in enumerate(asked)]
 
 
+def test_a_user_who_is_described_otherwise_is_answered_again(tiny_model_path: Path, tmp_path: Path) -> None:
+    data, log = small_dataset("test"), tmp_path / "oracle" / "conversations.jsonl"
+    others = [replace(user, description="Wants poems about the sea.") for user in data.users.values()]
+    settings = {**CONFIG.model_dump(), "ladder": [], "conversations": {"turns": 2, "users": 1}}
+    config = EvaluationConfig.model_validate(settings)
+    for users, lines in ((data.users, 2), (others, 4), (data.users, 4)):
+        run(tiny_model_path, tmp_path, config, ["oracle"], dataset=PreferenceDataset(users, data))
+        assert len(read_jsonl(log)) == lines
+
+
 def test_more_turns_than_questions_are_refused(tiny_model_path: Path, tmp_path: Path) -> None:
     longer = CONFIG.model_copy(update={"conversations": CONFIG.conversations.model_copy(update={"turns": 13})})
     with pytest.raises(DataError, match="no evaluated user has 13 questions to ask"):

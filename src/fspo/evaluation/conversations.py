@@ -40,7 +40,7 @@ from fspo.methods.conversations import (
 from fspo.methods.played_users import PlayedUsers, wording_of_prompts
 from fspo.methods.table import METHODS
 from fspo.preferences.sampling import EpisodeSampler
-from fspo.preferences.types import Turn, transcript
+from fspo.preferences.types import Turn, User, transcript
 from fspo.records import KeyedLog, write_records
 
 __all__ = ["Conversations"]
@@ -270,7 +270,7 @@ class _Speaker:
         drawn = [config.max_new_tokens, config.temperature, config.top_p, config.answer_batch, config.seed]
         settings = digest([self.model.key, self.model.renderer.context, *drawn])
         wanted = {
-            digest([settings, turn, one.user.id, texts_of(one.shown), transcript(one.prompt)]): one
+            digest([settings, turn, self._person(one.user), texts_of(one.shown), transcript(one.prompt)]): one
             for one in conversations
         }
 
@@ -308,6 +308,10 @@ class _Speaker:
             Spoken(one.user.id, turn, transcript(one.prompt), len(one.shown), reply.text)
             for one, reply in zip(some, replies, strict=True)
         ]
+
+    def _person(self, user: User) -> str | list[str]:
+        """The user, with the description where the model reads it."""
+        return [user.id, user.description] if self.model.renderer.context in ("description", "both") else user.id
 
     def _prompt(self, one: Conversation) -> tuple[Turn, ...]:
         """What is answered, without the oldest turns for which there is no room."""
