@@ -156,6 +156,7 @@ def test_a_later_override_for_all_methods_replaces_what_the_file_has_for_one(tmp
         ("training:\n  few-shot: {steps: 1}\n", "line 2: the method 'few-shot' trains nothing"),
         ("seed: many\n", r"line 1: 'seed': must be a whole number, not 'many'"),
         ("seed: -1\n", "'seed': input should be greater than or equal to 0, not -1"),
+        ("seed: 4294967296\n", "line 1: 'seed': input should be less than or equal to 4294967295, not 4294967296"),
         ("evaluation: 3\n", "line 1: 'evaluation'"),
         ("training: {fspo: 3}\n", r"line 1: 'training\.fspo' takes settings by name, such as training\.fspo\.steps"),
         ("training:\n  steps: 5\n", r"line 2: .* write training\.all\.steps .* or training\.METHOD\.steps for one"),

@@ -25,6 +25,7 @@ def test_defaults_hold_together_and_survive_json() -> None:
     [
         ({"learning_rat": 1e-3}, "learning_rat"),
         ({"beta": 0}, "greater than 0"),
+        ({"seed": 2**32}, "less than or equal to 4294967295"),
         ({"objective": "kto"}, "pref-ft"),
         ({"lora": {"rank": 4}}, "rank"),
         ({"ladder": []}, "empty list"),

@@ -44,7 +44,7 @@ class RunConfig(Section):
 
     name: str = Field("run", min_length=1, pattern=r"^[\w.-]+$")
     """Name of the run, for the report and by default for the folder below `runs/`."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, le=2**32 - 1)
     """Seed of all stages that have no seed of their own in the file."""
     output: LocalPath = Path()
     """Folder of the run; by default runs/NAME."""

@@ -219,7 +219,7 @@ class TrainingConfig(BaseModel):
     gradient_checkpointing: bool = Field(
         default=False, description="Compute activations again in the backward pass: less memory, more time."
     )
-    seed: int = Field(default=0, ge=0, description="Seed of episodes, new adapters and dropout.")
+    seed: int = Field(default=0, ge=0, le=2**32 - 1, description="Seed of episodes, new adapters and dropout.")
     save_every: int = Field(
         default=25, ge=1, description="Steps between checkpoints. An interrupted training resumes from the newest one."
     )
