@@ -182,7 +182,10 @@ class TrainingConfig(BaseModel):
         default="cosine", description="Schedule of the learning rate after the warm-up."
     )
     warmup: int = Field(
-        default=5, ge=0, description="Steps in which the learning rate rises from 0; must be fewer than `steps`."
+        default=5,
+        ge=0,
+        description="Steps in which the learning rate rises from 0; in a training with no more `steps` than that, all "
+        "but the last.",
     )
     weight_decay: float = Field(default=0.0, ge=0, description="Weight decay of AdamW.")
     max_grad_norm: float = Field(default=1.0, ge=0, description="Clip gradients to this norm; 0 does not clip.")
