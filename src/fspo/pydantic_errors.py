@@ -74,7 +74,8 @@ def first_fault(
         noun: what the sentence calls a key.
         names: the reader's own names for some keys, such as those of options.
     """
-    problems = error.errors(include_url=False)
+    # A default that depends on the setting that is wrong is no fault of its own.
+    problems = [one for one in error.errors(include_url=False) if one["type"] != "default_factory_not_called"]
     problem = next((one for one in problems if one["type"] == "extra_forbidden"), problems[0])
     location = [part for part in problem["loc"] if not _is_union_tag(part)]
     key, kind = (*above, *map(str, location)), problem["type"]
