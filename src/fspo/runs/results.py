@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -136,7 +137,8 @@ class ComparisonTables:
         methods: one row for each method of a run, the best first: `method`, `variant` and the estimate.
         pairs: one row for every two methods: the estimate of `first` minus `second`, `p`, `adjusted` (p corrected for
             all pairs by Holm's method) and `detectable`, the true difference that these items would show with a chance
-            of 80%.
+            of 80%: NaN where that can't be told (the printed table has a dash), and infinite where no two shares differ
+            by so much ("over 100").
         notes: what the comparison leaves out, in sentences.
     """
 
@@ -179,7 +181,7 @@ def compare(
             *_values(pair.comparison.difference),
             pair.comparison.p,
             pair.comparison.adjusted,
-            pair.comparison.detectable,
+            _detectable(pair.comparison.detectable, percent=found.percent),
         )
         for pair in found.pairs
     )
@@ -200,6 +202,11 @@ _ESTIMATE = ("value", "low", "high", "users", "items")
 
 def _values(found: Estimate) -> tuple[Any, ...]:
     return tuple(getattr(found, name) for name in _ESTIMATE)
+
+
+def _detectable(difference: float | None, percent: bool) -> float | None:
+    """Infinite where no difference can be as large: two shares differ by 1 at most."""
+    return math.inf if percent and difference is not None and difference > 1 else difference
 
 
 def _flat(table: Mapping[str, Mapping[str, Estimate]]) -> Iterable[tuple[str, str, Estimate]]:

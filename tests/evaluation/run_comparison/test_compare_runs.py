@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from itertools import combinations
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+import fspo
 from fspo.cli.main import app
 from fspo.errors import ConfigError, DataError, StorageError
 from fspo.evaluation.artifacts import FORMAT
@@ -254,6 +256,22 @@ def test_runs_of_one_name_are_told_apart(tmp_path: Path) -> None:
     for run in runs:
         write_text(run / "config.yaml", "name: same\n")
     assert {row.name.partition(":")[0] for row in compare_runs(runs).methods} == {"same (1)", "same (2)"}
+
+
+def test_python_tells_what_is_detectable_as_the_printed_table_does(tmp_path: Path) -> None:
+    write_kept(tmp_path / "evaluation", methods=METHODS, users=3)
+    write_json(tmp_path / "evaluation" / "details.json", DETAILS)
+    for number, line in enumerate(read_jsonl(tmp_path / "evaluation" / "items.jsonl")):
+        one = float(line["user"] == "user-0")
+        right = {"base": 0.0, "few-shot": one, "fspo": 1.0}
+        values = {name: {f"reward_accuracy/{DETAILS['rewards'][name][0]}": right[name]} for name in right}
+        changed(tmp_path, number, values=values)
+    found = {
+        (row["first"], row["second"]): row["detectable"] for row in fspo.compare([tmp_path]).pairs.to_dict("records")
+    }
+    assert math.isnan(found["fspo", "base"])  # a dash: they differ in every item alike
+    assert found["fspo", "few-shot"] == found["few-shot", "base"] == math.inf  # over 100
+    assert [pair["detectable"] for pair in compare_runs([tmp_path]).to_json()["pairs"]].count(None) == 1
 
 
 def test_few_users_have_neither_interval_nor_p(tmp_path: Path) -> None:

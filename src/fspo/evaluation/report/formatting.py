@@ -64,9 +64,9 @@ def with_interval(estimate: Estimate, unit: Unit = "%") -> str:
 def detectable(difference: float | None, percent: bool = True) -> str:
     """The smallest difference that would have been seen, for people; a dash where it can't be told.
 
-    It can't where users are too few, or where the two never differed. No two shares differ by more than 100 points.
+    No two shares differ by more than 100 points.
     """
-    if not difference:
+    if difference is None:
         return _DASH
     if not percent:
         return f"{difference:.2f}"

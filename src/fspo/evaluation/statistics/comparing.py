@@ -46,8 +46,8 @@ class Comparison:
     adjusted: float | None
     """`p` corrected for all comparisons made together (Holm); the same as `p` for a single comparison."""
     detectable: float | None = None
-    """The true difference that these items would show with a chance of 80%, after that correction; 0 where the two
-    never differed."""
+    """The true difference that these items would show with a chance of 80%, after that correction; None where users
+    are too few, or all have the same mean difference, which tells nothing about how much users vary."""
 
     @property
     def significant(self) -> bool:
@@ -114,7 +114,9 @@ def compare_together(
     adjusted = holm({name: comparison.p for name, comparison in found.items()})
     # Holm's method asks that much of the smallest p value alone, and less of the others, so the power is no lower.
     detectable = {
-        name: errors_needed(spread.degrees, comparisons=len(spreads)) * spread.error for name, spread in spreads.items()
+        name: errors_needed(spread.degrees, comparisons=len(spreads)) * spread.error
+        for name, spread in spreads.items()
+        if not spread.none
     }
     return {
         name: replace(comparison, adjusted=adjusted[name], detectable=detectable.get(name))
