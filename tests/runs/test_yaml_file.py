@@ -40,13 +40,11 @@ def test_dates_are_text_and_an_anchor_may_be_used_twice(tmp_path: Path) -> None:
     assert settings.values == expected
 
 
-def test_an_empty_file_is_the_defaults(tmp_path: Path) -> None:
-    assert read_settings(written(tmp_path, "# nothing\n")).values == {}
-
-
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("", "run.yaml holds no settings; write them into it"),
+        ("# nothing\n", "run.yaml holds no settings"),
         ("- a\n- b\n", "must hold keys and values"),
         ("a: [1\n", "not valid YAML"),
         ("a: 1\nb: 2\na: 3\n", "line 3: a is given twice \\(first in line 1\\)"),

@@ -149,7 +149,7 @@ def read_settings(path: Path) -> Settings:
     """Read a YAML file of mappings.
 
     Raises:
-        ConfigError: the file is missing, is not YAML, gives a key twice, or is not a mapping.
+        ConfigError: the file is missing, holds nothing, is not YAML, gives a key twice, or is not a mapping.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -164,7 +164,7 @@ def read_settings(path: Path) -> Settings:
         loader = _Loader(text)
         node = loader.get_single_node()
         if node is None:
-            return settings
+            raise ConfigError(f"{path} holds no settings; write them into it, such as `model: smollm2-135m`.")
         if not isinstance(node, yaml.MappingNode):
             raise ConfigError(f"{path} must hold keys and values, such as `model: smollm2-135m`.")
         _note_lines(settings, node, ())
