@@ -107,6 +107,13 @@ def test_where_columns_can_be_named_the_option_is_told() -> None:
         parse_preference(row, file="f", number=1, table=table)
 
 
+def test_a_column_that_is_read_as_another_one_is_not_called_missing() -> None:
+    row = {"user": "ann", "question": "why?", "chosen": "so", "rejected": "thus"}
+    table = TableColumns(("user", "prompt", "chosen", "rejected"), {}, read_as={"question": "prompt"})
+    with on_command_line(), pytest.raises(DataError, match="row 2, column 'prompt': already used for 'question'; "):
+        parse_preference(row, file="f.csv", number=2, table=table)
+
+
 def test_all_missing_columns_are_named_at_once_as_the_table_calls_them() -> None:
     row = {"user": "ann", "promt": "why?", "bestone": "so", "loser": "thus"}
     table = TableColumns(("annotator", "promt", "bestone", "loser"), {"chosen": ("best_one",), "rejected": ("user",)})

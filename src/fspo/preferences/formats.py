@@ -361,8 +361,9 @@ class _Collector:
         names = TableNames(file, self.how.columns)
         for number, row in rows:
             with self.faults.row(first=not names.found):
-                renamed = rename(row, names.of(row, number), file, number)
-                self.preferences.append(self._preference(renamed, tuple(row), file, number))
+                columns = names.of(row, number)
+                table = TableColumns(tuple(row), NAMES, self.how.user_can_be_named, columns)
+                self.preferences.append(self._preference(rename(row, columns, file, number), table, file, number))
                 self.places.append(Place(file, number))
         for columns in names.found:
             self._say(columns)
@@ -373,8 +374,8 @@ class _Collector:
         if matched:
             self.notes[f"Columns: {', '.join(matched)}; other names can be given with {option('column')}."] = None
 
-    def _preference(self, row: dict[str, Any], found: tuple[str, ...], file: str, number: int) -> Preference:
-        """The preference of a row; `found` are the row's columns by the table's names."""
+    def _preference(self, row: dict[str, Any], table: TableColumns, file: str, number: int) -> Preference:
+        """The preference of a row of `table`."""
         if self.how.user is not None and row.get("user") in (None, ""):
             row = {**row, "user": self.how.user}
         read = _with_hh_messages(row)
@@ -384,8 +385,8 @@ class _Collector:
         about = {}
         if self.known is None:
             about = {TRL_USER[name]: row.pop(name) for name in TRL_USER if name in row}
-        table = TableColumns(found, NAMES, self.how.user_can_be_named) if self.how.columns_can_be_named else None
-        preference = parse_preference(row, file=file, number=number, table=table)
+        told = table if self.how.columns_can_be_named else None
+        preference = parse_preference(row, file=file, number=number, table=told)
         if self.known is None and preference.user.strip():
             self._meet(parse_user({"id": preference.user, **about}, file=file, number=number), file, number)
         users = self.users if self.known is None else self.known

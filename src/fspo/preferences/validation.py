@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, time
 from typing import Any, get_args
 
@@ -107,6 +107,8 @@ class TableColumns:
     """fspo's name of a column -> other names that people give it."""
     user_can_be_named: bool = False
     """Whether the caller takes one user for all rows."""
+    read_as: Mapping[str, str] = field(default_factory=dict)
+    """fspo's name of a column -> the table's name of the one that is read as it."""
 
 
 def parse_preference(
@@ -448,6 +450,8 @@ def _check_columns(
     extra = {name: value for name, value in row.items() if name not in known}
     missing = [column for column, required in known.items() if required and column not in row]
     if missing:
+        if table is not None:
+            _check_unused(missing, table, file, number)
         there = ", ".join(row if table is None else table.found) or "none"
         raise missing_columns(
             missing, f"the row has the columns: {there}.{_remedy(missing, extra, table)}", file, number
@@ -458,6 +462,15 @@ def _check_columns(
             name = f" If so, rename it, or import it with {column_option({column: close})}." if table else ""
             raise ColumnsError(f"{file}, row {number}, column '{close}': unknown; did you mean '{column}'?{name}")
     return extra
+
+
+def _check_unused(missing: Sequence[str], table: TableColumns, file: str, number: int) -> None:
+    """Refuse a table whose column is missing only because it is read as another one."""
+    for ours, theirs in table.read_as.items():
+        if theirs in missing:
+            given = column_option({ours: theirs})
+            what = f"already used for '{ours}'; leave out {given}, or name another column for '{theirs}'."
+            raise ColumnsError(f"{file}, row {number}, column '{theirs}': {what}")
 
 
 def missing_columns(columns: Sequence[str], what: str, file: str, number: int) -> ColumnsError:
