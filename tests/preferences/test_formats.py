@@ -14,6 +14,7 @@ from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.formats import (
     from_table,
     from_trl_rows,
+    person_of,
     read_jsonl,
     read_preferences,
     read_trl,
@@ -416,3 +417,8 @@ def test_very_many_faults_are_not_all_looked_for(tmp_path: Path, monkeypatch: py
             DataError, match=r"row 1, .* \(at least 20 more rows with problems: row 2, .*; row 10, .*; and 11 more\.\)$"
         ):
             read(path)
+
+
+def test_an_error_names_the_columns_that_were_given() -> None:
+    with pytest.raises(DataError, match=r"'rejected': missing; the row has the columns: prompt, chosen\.$"):
+        person_of([{"prompt": "why?", "chosen": "so"}])

@@ -362,7 +362,8 @@ class _Collector:
         for number, row in rows:
             with self.faults.row(first=not names.found):
                 columns = names.of(row, number)
-                table = TableColumns(tuple(row), NAMES, self.how.user_can_be_named, columns)
+                how = self.how
+                table = TableColumns(tuple(row), NAMES, how.user_can_be_named, columns, how.columns_can_be_named)
                 self.preferences.append(self._preference(rename(row, columns, file, number), table, file, number))
                 self.places.append(Place(file, number))
         for columns in names.found:
@@ -385,8 +386,7 @@ class _Collector:
         about = {}
         if self.known is None:
             about = {TRL_USER[name]: row.pop(name) for name in TRL_USER if name in row}
-        told = table if self.how.columns_can_be_named else None
-        preference = parse_preference(row, file=file, number=number, table=told)
+        preference = parse_preference(row, file=file, number=number, table=table)
         if self.known is None and preference.user.strip():
             self._meet(parse_user({"id": preference.user, **about}, file=file, number=number), file, number)
         users = self.users if self.known is None else self.known

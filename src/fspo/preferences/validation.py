@@ -99,7 +99,7 @@ class ColumnsError(DataError):
 
 @dataclass(frozen=True)
 class TableColumns:
-    """The columns of a table that takes other names for them, as errors show them."""
+    """The columns of a table, as errors show them."""
 
     found: tuple[str, ...]
     """The columns of the row by the table's own names."""
@@ -109,6 +109,8 @@ class TableColumns:
     """Whether the caller takes one user for all rows."""
     read_as: Mapping[str, str] = field(default_factory=dict)
     """fspo's name of a column -> the table's name of the one that is read as it."""
+    can_be_named: bool = True
+    """Whether the caller takes other names for columns."""
 
 
 def parse_preference(
@@ -116,7 +118,7 @@ def parse_preference(
 ) -> Preference:
     """Make a preference of one row; columns of one's own are kept in its source, dates there as ISO text.
 
-    `table`: the columns as the reader of the error knows them, if other names can be given to them.
+    `table`: the columns as the reader of the error knows them, where they differ from those of the row.
 
     Raises:
         DataError: columns are missing, misspelt, of the wrong type, or nothing that JSON can hold.
@@ -459,7 +461,11 @@ def _check_columns(
     for column, required in known.items():
         close = "" if required or column in row else nearest(column, extra, cutoff=0.8)
         if close:
-            name = f" If so, rename it, or import it with {column_option({column: close})}." if table else ""
+            name = (
+                f" If so, rename it, or import it with {column_option({column: close})}."
+                if table and table.can_be_named
+                else ""
+            )
             raise ColumnsError(f"{file}, row {number}, column '{close}': unknown; did you mean '{column}'?{name}")
     return extra
 
@@ -495,7 +501,7 @@ def _remedy(missing: Sequence[str], free: Iterable[str], table: TableColumns | N
         meant[column] = next((close for name in names if (close := nearest(name, free, cutoff=0.7))), "")
         free = [name for name in free if name != meant[column]]
     renamed = " and ".join(f"'{name}' to '{column}'" for column, name in meant.items() if name)
-    if table is None:
+    if table is None or not table.can_be_named:
         return f" Did you mean to rename {renamed}?" if renamed else ""
     named = column_option({column: name or "NAME" for column, name in meant.items()})
     said = f" Rename {renamed}, or name yours with {named}." if renamed else f" Name yours with {named}."
