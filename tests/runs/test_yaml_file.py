@@ -62,6 +62,14 @@ def test_a_bad_file_is_refused_in_one_sentence(tmp_path: Path, text: str, messag
         read_settings(written(tmp_path, text))
 
 
+@pytest.mark.parametrize("name", ["ratings.csv", "ratings.csv.gz", "ratings.parquet"])
+def test_a_table_is_refused_with_how_to_import_it(tmp_path: Path, name: str) -> None:
+    table = tmp_path / name
+    table.write_bytes(b"user,prompt,chosen,rejected\nada,Why?,So.,\xff\n")
+    with pytest.raises(ConfigError, match=r"is a table.*`fspo data import .* data/ratings`.*`data: data/ratings`"):
+        read_settings(table)
+
+
 def test_a_missing_file_names_its_neighbour(tmp_path: Path) -> None:
     written(tmp_path, "")
     with pytest.raises(ConfigError, match=r"There is no configuration file .*runs\.yaml; did you mean .*run\.yaml\?"):

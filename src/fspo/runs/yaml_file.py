@@ -13,6 +13,8 @@ import yaml
 
 from fspo.errors import ConfigError
 from fspo.keys import hidden, shown_override
+from fspo.preferences.tables import stem_of
+from fspo.printing import command
 from fspo.pydantic_errors import Key
 
 __all__ = ["Settings", "parse_value", "read_settings"]
@@ -149,8 +151,9 @@ def read_settings(path: Path) -> Settings:
     """Read a YAML file of mappings.
 
     Raises:
-        ConfigError: the file is missing, holds nothing, is not YAML, gives a key twice, or is not a mapping.
+        ConfigError: the file is missing, a table or empty, is not YAML, gives a key twice, or is not a mapping.
     """
+    _refuse_table(path)
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
@@ -172,6 +175,16 @@ def read_settings(path: Path) -> Settings:
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not valid YAML: {_problem(error)}.") from error
     return settings
+
+
+def _refuse_table(path: Path) -> None:
+    """Refuse a file of preferences, which has to be imported; JSON is YAML too."""
+    if path.is_file() and path.suffix.lower() != ".json" and stem_of(path) != path.name:
+        proposed = command("fspo", "data", "import", path, Path("data", stem_of(path)))
+        raise ConfigError(
+            f"{path} is a table, not a configuration; make a dataset of it with `{proposed}`, and name that in a "
+            f"configuration as `data: {Path('data', stem_of(path))}`."
+        )
 
 
 def _note_lines(settings: Settings, node: yaml.MappingNode, above: Key) -> None:
