@@ -15,7 +15,7 @@ from fspo.evaluation.evaluate import evaluate
 from fspo.evaluation.scoring.weights import Weights
 from fspo.files import read_json, read_jsonl
 from fspo.preferences.dataset import PreferenceDataset
-from fspo.preferences.types import User
+from fspo.preferences.types import Preference, User
 from tests.evaluation.helpers import CountingJudge, small_dataset
 from tests.fake_endpoint import fake_endpoint, stats
 from tests.methods.policies.round_worlds import Said
@@ -96,6 +96,18 @@ def test_more_turns_than_questions_are_refused(tiny_model_path: Path, tmp_path: 
     longer = CONFIG.model_copy(update={"conversations": CONFIG.conversations.model_copy(update={"turns": 13})})
     with pytest.raises(DataError, match="no evaluated user has 13 questions to ask"):
         run(tiny_model_path, tmp_path, longer)
+    assert not (tmp_path / "base").exists()  # before anything is scored
+
+
+def test_a_question_that_is_too_long_is_not_asked(tiny_model_path: Path, tmp_path: Path) -> None:
+    data = small_dataset("test")
+    prompt = "What about " + "a very long story " * 100
+    long = [Preference(user, prompt, "Good and long.", "Bad.") for user in data.users]
+    settings = {**CONFIG.model_dump(), "ladder": [], "max_length": 256, "conversations": {"turns": 12, "users": 2}}
+    config, everything = EvaluationConfig.model_validate(settings), PreferenceDataset(data.users, [*data, *long])
+    found = run(tiny_model_path, tmp_path, config, ["base"], dataset=everything)
+    assert found["base"]["alignment@12"]["users"] == 2
+    assert prompt not in {row["prompt"] for row in read_jsonl(tmp_path / "base" / "conversations.jsonl")}
 
 
 def test_a_language_model_plays_the_users(tiny_model_path: Path, tmp_path: Path) -> None:

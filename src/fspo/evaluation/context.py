@@ -34,7 +34,7 @@ class Evaluation:
 
     config: EvaluationConfig
     dataset: PreferenceDataset
-    """The test part, held-out users on held-out questions."""
+    """The test part, held-out users on held-out questions, without preferences that some method can't read whole."""
     trials: Sequence[Trial]
     methods: Sequence[str]
     weights: Weights

@@ -102,16 +102,20 @@ class Conversations(OptionalMeasure):
         """Get ready; nothing is answered yet.
 
         Raises:
-            DataError: a language model is to play the users, and one has no description.
+            DataError: no user has enough questions; or a language model is to play the users, and one has no
+                description.
         """
         super().__init__(evaluation)
         self._levels: dict[str, dict[str, list[float | None]]] = {}
         self._played: dict[str, list[PlayedTurn]] = {}
         self._left_out: list[str] = []
         settings = evaluation.config.conversations
-        if settings is not None and settings.endpoint is not None:
+        if settings is None or (settings.endpoint is None and evaluation.answer_judge is None):
+            return
+        people = self._people(settings)
+        if settings.endpoint is not None:
             need_client()
-            bare = [one.user.id for one in self._people(settings) if not one.user.description.strip()]
+            bare = [one.user.id for one in people if not one.user.description.strip()]
             if bare:
                 raise DataError(
                     f"evaluation.conversations.endpoint plays users by their descriptions, and user '{bare[0]}' has "

@@ -38,7 +38,7 @@ from fspo.evaluation.metrics.table import Table, compare_tables, estimates, miss
 from fspo.evaluation.provenance import base_provenance, check_unseen, read_provenance, untraced, untraced_note
 from fspo.evaluation.scoring.descriptions import description_cost
 from fspo.evaluation.scoring.eval_episodes import Trial
-from fspo.evaluation.scoring.long_rows import measured_trials
+from fspo.evaluation.scoring.long_rows import measurable
 from fspo.evaluation.scoring.reward_models.loading import (
     ExternalRewardModel,
     given_reward_model,
@@ -163,10 +163,10 @@ def evaluate(
     if not jury:
         config = config.for_reading()
     config = config.with_rungs(k for row in provenance.values() for k in row.shots)
-    drawn, too_long = measured_trials(config, dataset, policies, weights.renderer, trials=trials, say=shown.say)
+    read = measurable(config, dataset, policies, weights.renderer, trials=trials, say=shown.say)
     external = _external_models(config, reward_models or {}, endpoints, shown)
     evaluation = Evaluation(
-        config, dataset, drawn, list(policies), weights, out, shown, endpoints, judge, train, provenance
+        config, read.dataset, read.trials, list(policies), weights, out, shown, endpoints, judge, train, provenance
     )
     if config.answers and (note := _left_out_note(evaluation)):
         shown.say(note)
@@ -175,7 +175,12 @@ def evaluate(
     results = out if results is None else results
     stages.write_items(results)
     stages.write_records(
-        {"untraced": unknown, "too_long": too_long, "layouts": layouts, "costs": _costs(stages.scoring, costs or {})}
+        {
+            "untraced": unknown,
+            "too_long": read.too_long,
+            "layouts": layouts,
+            "costs": _costs(stages.scoring, costs or {}),
+        }
     )
     if note := missing_interval_note(entry for row in found.values() for entry in row.items()):
         shown.say(note)

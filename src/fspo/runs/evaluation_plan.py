@@ -19,7 +19,7 @@ from fspo.evaluation.provenance import read_provenance
 from fspo.evaluation.scoring.descriptions import Described, Describer
 from fspo.evaluation.scoring.eval_episodes import Pass, Trial
 from fspo.evaluation.scoring.logprob_scores import ScoredEpisode, Scorer, render_pass
-from fspo.evaluation.scoring.long_rows import measured_trials
+from fspo.evaluation.scoring.long_rows import measurable
 from fspo.evaluation.scoring.weights import Source, Weights
 from fspo.evaluation.scoring_stage import ScoringStage, View
 from fspo.methods.adaptation import AdaptationInput, AdaptationWork
@@ -136,8 +136,9 @@ def planned_evaluation(
     rows, weights = methods_of(config), _PlannedWeights(config)
     wanted = (config.evaluation if judged else config.evaluation.for_reading()).with_rungs(weights.shots())
     names = [row.name for row in rows]
-    trials, _ = measured_trials(wanted, test, names, weights.renderer, say=lambda _: None)
-    evaluation = Evaluation(wanted, test, trials, names, weights, out or Path(), Silent())
+    read = measurable(wanted, test, names, weights.renderer, say=lambda _: None)
+    trials = read.trials
+    evaluation = Evaluation(wanted, read.dataset, trials, names, weights, out or Path(), Silent())
     counted = _Counted(evaluation, ScoringStage(evaluation), AnsweringStage(evaluation, judged), begun=out is not None)
     scored = counted.scored(names)
     if not counted.seen:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from fspo.errors import DataError
 from fspo.evaluation.config import EvaluationConfig
@@ -16,22 +16,33 @@ from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.sampling import short_users_said
 from fspo.preferences.types import Episode, Preference
 
-__all__ = ["fitting_trials", "measured_trials", "rooms_of"]
+__all__ = ["Measurable", "fitting_trials", "measurable", "rooms_of"]
 
 
 def rooms_of(
     config: EvaluationConfig, methods: Iterable[str], renderer: Callable[[MethodContext], EpisodeRenderer]
 ) -> list[Room]:
     """What scores and answers of the methods, and the base model's answers, need room for; empty without any."""
-    answer = config.max_new_tokens if config.answers else 0
+    answer = config.max_new_tokens if config.answers or config.conversations else 0
     drafted = config.description_tokens + AROUND_DESCRIPTION
     # What a reward is measured against is shown no more than the method itself.
     shown = {(METHODS[name].shown, METHODS[name].writes) for name in methods}
-    shown |= {("none", False)} if config.answers else set()
+    shown |= {("none", False)} if answer else set()
     return [Room(renderer(context), answer, drafted if describes else 0) for context, describes in sorted(shown)]
 
 
-def measured_trials(
+@dataclass(frozen=True)
+class Measurable:
+    """What is measured: every method can read it."""
+
+    dataset: PreferenceDataset
+    """The test part without preferences that are too long."""
+    trials: list[Trial]
+    too_long: int
+    """How many preferences were left out; of given trials, how many queries."""
+
+
+def measurable(
     config: EvaluationConfig,
     dataset: PreferenceDataset,
     methods: Collection[str],
@@ -39,8 +50,8 @@ def measured_trials(
     *,
     trials: Sequence[Trial] | None = None,
     say: Callable[[str], object],
-) -> tuple[list[Trial], int]:
-    """The trials that every method can read, and how many preferences were left out for that, which is said.
+) -> Measurable:
+    """The trials and the rest of the test part that every method can read; what is left out is said.
 
     `trials` are by default drawn from the dataset as `config` says.
 
@@ -48,19 +59,20 @@ def measured_trials(
         DataError: preferences are too long and refused, or a user has too few that are not.
     """
     rooms = rooms_of(config, methods, renderer)
+    setting = "evaluation.long_rows"
     if trials is not None:
         found, too_long = fitting_trials(trials, rooms, config.long_rows)
-        said = [f"Left out: {too_long} queries that some method can't read whole."] if too_long else []
-    else:
-        read = fitted(dataset, rooms, config.long_rows, setting="evaluation.long_rows", file="The test part")
-        with read.explaining("the test part"):
-            found = build_trials(read.dataset, config)
-        too_long = len(read.left_out)
-        said = [*read.said("the test part"), *short_users_said(short_users(read.dataset, config), "the test part")]
-        found, _ = fitting_trials(found, rooms, "leave-out")
-    for line in said:
+        if too_long:
+            say(f"Left out: {too_long} queries that some method can't read whole.")
+        # The trials are checked; of the rest no row stops an evaluation that does not measure it.
+        return Measurable(fitted(dataset, rooms, "leave-out", setting=setting).dataset, found, too_long)
+    read = fitted(dataset, rooms, config.long_rows, setting=setting, file="The test part")
+    with read.explaining("the test part"):
+        drawn = build_trials(read.dataset, config)
+    for line in (*read.said("the test part"), *short_users_said(short_users(read.dataset, config), "the test part")):
         say(line)
-    return found, too_long
+    found, _ = fitting_trials(drawn, rooms, "leave-out")
+    return Measurable(read.dataset, found, len(read.left_out))
 
 
 def fitting_trials(trials: Sequence[Trial], rooms: Sequence[Room], long: LongRows) -> tuple[list[Trial], int]:
