@@ -24,9 +24,9 @@ from fspo.records import KeyedLog
 
 __all__ = ["TIMED", "ScoringStage", "UserCost", "View"]
 
-View = tuple[MethodContext, str]
-"""A context, and the method whose own code makes something of the shots: writes the description, or changes the
-policy; empty for what users give themselves."""
+View = tuple[MethodContext, str, str]
+"""A context; the method whose own code makes something of the shots: writes the description, or changes the policy;
+empty for what users give themselves; and the method whose tokenizer shows it, empty for the base model's."""
 _UNWRITTEN: Mapping[MethodContext, MethodContext] = {"description": "none", "both": "shots"}
 """Contexts without the text that an adaptation writes."""
 TIMED = 4
@@ -144,12 +144,14 @@ class ScoringStage:
     def _sides(self, name: str) -> tuple[tuple[Source, View], tuple[Source, View]]:
         """A method's weights and what they are shown, and the same of what its implicit reward is measured against."""
         weights, row = self.evaluation.weights, METHODS[name]
-        own = weights.source(name), (row.context, name if row.describes or row.adaptation else "")
+        shown_by = weights.shown_by(name)
+        own = weights.source(name), (row.context, name if row.describes or row.adaptation else "", shown_by)
         if row.reward_reference == "start" and own[0] is not None:
             if weights.reads_no_shots(name):
-                return own, (weights.start(name), ("none", ""))
-            return own, (weights.start(name), (_UNWRITTEN.get(row.shown, row.shown), "") if row.adaptation else own[1])
-        return own, (own[0], ("none", ""))
+                return own, (weights.start(name), ("none", "", shown_by))
+            bare = (_UNWRITTEN.get(row.shown, row.shown), "", shown_by)
+            return own, (weights.start(name), bare if row.adaptation else own[1])
+        return own, (own[0], ("none", "", shown_by))
 
     def described(self, name: str) -> list[Sequence[Preference]]:
         """The sets of shots that a method describes users by, to be scored and asked."""
@@ -168,7 +170,7 @@ class ScoringStage:
 
     def scorer(self, source: Source, view: View, name: str, corruption: float = 0.0) -> tuple[Scorer, Sequence[Trial]]:
         """What scores the trials; with `corruption` only at the full shot count, given a corrupted description."""
-        evaluation, (context, writer) = self.evaluation, view
+        evaluation, (context, writer, shown_by) = self.evaluation, view
         describer, trials, config = self.describers.get(writer), evaluation.trials, evaluation.config
         if corruption:
             mirrored = config.headline_reward == "antisymmetric"
@@ -179,7 +181,7 @@ class ScoringStage:
         label = name if method == name else f"{method}'s reference (the model that its reward is measured against)"
         label += f", {corruption:.0%} corrupted" if corruption else ""
         weights = evaluation.weights
-        model = weights.of(writer) if writer in ADAPTATIONS else weights.loadable(source, context)
+        model = weights.of(writer) if writer in ADAPTATIONS else weights.loadable(source, context, shown_by)
         return Scorer(model, config, label, describer, evaluation.progress), trials
 
     def margins(self, name: str) -> Path:

@@ -324,7 +324,7 @@ class _Reading:
         config = self._config.evaluation
         limit = config.max_length or self._context
         rooms = rooms_of(
-            config, [row.name for row in methods_of(self._config)], lambda context: self._renderer(context, limit)
+            config, [row.name for row in methods_of(self._config)], lambda context, _: self._renderer(context, limit)
         )
         named: dict[str, Any] = {"setting": "evaluation.long_rows", "file": self._file, "number": self.number}
         return self._left(fitted(test, rooms, config.long_rows, **named), "the test part")

@@ -148,12 +148,13 @@ def planned_evaluation(
     described = sum((counted.described(row) for row in rows if row.writes_ahead), _Work())
     adaptations = [counted.adaptation(config, row) for row in rows if row.adaptation or row.writes_ahead]
     adapted = sum((counted.adapted(one) for one in adaptations), _Work())
-    context = next((row.context for row in rows if row.context in ("shots", "both")), "none")
+    shown = next((row for row in rows if row.context in ("shots", "both")), None)
     batch = max(1, min(wanted.answer_batch, len(asked_prompts(trials, wanted))))
     total = scored + answered + described + adapted
     return PlannedEvaluation(
         config.model, wanted, total.read, total.learned, total.written, counted.longest, counted.sample(trials)[0],
-        weights.renderer(context), batch, tuple(adaptations), begun=counted.found,
+        weights.renderer(shown.context, shown.name) if shown else weights.renderer("none"), batch, tuple(adaptations),
+        begun=counted.found,
     )  # fmt: skip
 
 
@@ -358,7 +359,7 @@ class _Counted:
         given, training = config.adaptations.get(row.name), config.training.get(row.name)
         kind = row.adaptation
         sets = self.shown.described() if kind is None or row.writes_ahead else self.shown.adapted(kind)
-        renderer = self.evaluation.weights.renderer(row.shown)
+        renderer = self.evaluation.weights.renderer(row.shown, row.name)
 
         def work_of(shots: tuple[Preference, ...]) -> AdaptationWork | None:
             if kind is not None and given is not None:

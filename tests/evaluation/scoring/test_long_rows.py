@@ -32,7 +32,9 @@ def with_a_long_query(trials: list[Trial]) -> list[Trial]:
 @pytest.fixture
 def rooms(tiny_model_path: Path) -> Any:
     tokenizer = load_tokenizer(tiny_model_path)
-    return rooms_of(CONFIG, ["base", "oracle", "fspo-rat"], lambda context: EpisodeRenderer(tokenizer, context, 4096))
+    return rooms_of(
+        CONFIG, ["base", "oracle", "fspo-rat"], lambda context, _: EpisodeRenderer(tokenizer, context, 4096)
+    )
 
 
 def test_a_query_without_room_is_left_out_of_its_trial(rooms: Any) -> None:

@@ -1,13 +1,22 @@
-"""What tells weights apart."""
+"""What tells weights apart, and by whose tokenizer they are shown texts."""
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 
+from fspo.evaluation.config import REFERENCE, EvaluationConfig
+from fspo.evaluation.context import Evaluation
+from fspo.evaluation.scoring.eval_episodes import build_trials
 from fspo.evaluation.scoring.weights import Weights
+from fspo.evaluation.scoring_stage import ScoringStage
+from fspo.modeling.loading import load_tokenizer
+from fspo.modeling.policy import Policy
+from fspo.progress import Silent
+from tests.evaluation.helpers import small_dataset
 
 
 def fingerprint(model: str) -> str:
@@ -41,3 +50,45 @@ def test_weights_that_differ_in_the_middle_of_a_file_differ(tmp_path: Path) -> N
         found.append(fingerprint(str(model)))
 
     assert len(set(found)) == 2
+
+
+@pytest.fixture
+def own(tiny_model_path: Path, policies: dict[str, Path | None], tmp_path: Path) -> Path:
+    """A policy that was trained with another chat template than its base model's."""
+    tokenizer = load_tokenizer(tiny_model_path)
+    tokenizer.chat_template = tokenizer.chat_template.replace("You are a helpful assistant.", "You know this person.")
+    folder = Path(shutil.copytree(str(policies["ipo"]), tmp_path / "own"))
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def test_a_policy_and_its_reference_are_shown_texts_by_its_own_tokenizer(
+    tiny_model_path: Path, policies: dict[str, Path | None], own: Path, tmp_path: Path
+) -> None:
+    found = {"fspo": own, "ipo": policies["ipo"]}
+    weights = Weights(str(tiny_model_path), found, dtype="float32", max_length=None)
+    served = Policy.load(own).renderer.identity
+    assert weights.of("fspo").renderer.identity == served != weights.renderer("shots").identity
+    assert weights.of("ipo").renderer is weights.renderer("none")
+    data, config = small_dataset("test"), EvaluationConfig(shots=2, queries=2)
+    trials = build_trials(data, config)
+    stage = ScoringStage(Evaluation(config, data, trials, list(found), weights, tmp_path, Silent()))
+    shown = {
+        name: stage.scorer(source, view, name)[0].model.renderer.identity
+        for source, views in stage.wanted(list(found)).items()
+        for view, name in views.items()
+    }
+    assert shown["fspo"] == shown[f"fspo{REFERENCE}"] == served
+    assert shown["ipo"] == shown[f"ipo{REFERENCE}"] == weights.renderer("none").identity
+
+
+def test_a_policy_over_a_model_without_chat_template_is_shown_its_own(
+    tiny_model_path: Path, own: Path, tmp_path: Path
+) -> None:
+    bare = Path(shutil.copytree(tiny_model_path, tmp_path / "bare"))
+    (bare / "chat_template.jinja").unlink(missing_ok=True)
+    settings = json.loads((bare / "tokenizer_config.json").read_text())
+    settings.pop("chat_template", None)
+    (bare / "tokenizer_config.json").write_text(json.dumps(settings))
+    weights = Weights(str(bare), {"fspo": own}, dtype="float32", max_length=None)
+    assert weights.of("fspo").renderer.identity == Policy.load(own).renderer.identity

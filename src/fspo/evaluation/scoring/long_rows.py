@@ -20,15 +20,18 @@ __all__ = ["Measurable", "fitting_trials", "measurable", "rooms_of"]
 
 
 def rooms_of(
-    config: EvaluationConfig, methods: Iterable[str], renderer: Callable[[MethodContext], EpisodeRenderer]
+    config: EvaluationConfig, methods: Iterable[str], renderer: Callable[[MethodContext, str], EpisodeRenderer]
 ) -> list[Room]:
-    """What scores and answers of the methods, and the base model's answers, need room for; empty without any."""
+    """What scores and answers of the methods, and the base model's answers, need room for; empty without any.
+
+    `renderer` gives what renders a context for a method, or for the base model if its name is empty.
+    """
     answer = config.max_new_tokens if config.answers or config.conversations else 0
     drafted = config.description_tokens + AROUND_DESCRIPTION
     # What a reward is measured against is shown no more than the method itself.
-    shown = {(METHODS[name].shown, METHODS[name].writes) for name in methods}
-    shown |= {("none", False)} if answer else set()
-    return [Room(renderer(context), answer, drafted if describes else 0) for context, describes in sorted(shown)]
+    found = [Room(renderer(METHODS[name].shown, name), answer, drafted * METHODS[name].writes) for name in methods]
+    found += [Room(renderer("none", ""), answer)] if answer else []
+    return list({(id(room.renderer), room.drafted): room for room in found}.values())
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ def measurable(
     config: EvaluationConfig,
     dataset: PreferenceDataset,
     methods: Collection[str],
-    renderer: Callable[[MethodContext], EpisodeRenderer],
+    renderer: Callable[[MethodContext, str], EpisodeRenderer],
     *,
     trials: Sequence[Trial] | None = None,
     say: Callable[[str], object],

@@ -111,7 +111,9 @@ class Weights:
         rows = {name: AdaptationRow(name, ADAPTATIONS[name]) for name in policies if name in ADAPTATIONS}
         self._adaptations = {name: (adaptations or {}).get(name, row) for name, row in rows.items()}
         self._loaded: tuple[Source, Any] | None = None
-        self._renderers: dict[str, EpisodeRenderer] = {}
+        self._renderers: dict[tuple[Context, str], EpisodeRenderer] = {}
+        self._tokenizers: dict[str, Any] = {}
+        """Method -> its policy's own tokenizer; None where it shows texts as the base model's does."""
         self._adapting: dict[str, Adaptation] = {}
         """Of the weights that are loaded."""
 
@@ -163,25 +165,40 @@ class Weights:
 
         return load_tokenizer(self.model)
 
-    def renderer(self, context: Any) -> EpisodeRenderer:
-        """Renders episodes for the base model and every policy; it is made once for each context."""
+    def shown_by(self, name: str) -> str:
+        """The method by whose tokenizer a method and what its reward is measured against are shown texts.
+
+        It is the method itself if its policy was trained with another tokenizer or chat template than the base model's,
+        and empty for the base model's own.
+
+        Raises:
+            ModelError: a tokenizer can't be obtained, or makes tokens that the policy can't read.
+        """
+        if name not in self._tokenizers:
+            self._tokenizers[name] = self._own_tokenizer(self.source(name))
+        return "" if self._tokenizers[name] is None else name
+
+    def renderer(self, context: Context, name: str = "") -> EpisodeRenderer:
+        """Renders episodes for a method, by default for the base model; one for each context and tokenizer."""
         from fspo.modeling.loading import reading_limit
 
-        if context not in self._renderers:
+        own = self.shown_by(name)
+        if (context, own) not in self._renderers:
             limit = reading_limit(self._max_length, self._longest, "evaluation.")
-            self._renderers[context] = EpisodeRenderer(
-                self.tokenizer, context=context, max_length=limit, layout=self._layout
+            tokenizer = self._tokenizers.get(own) or self.tokenizer
+            self._renderers[context, own] = EpisodeRenderer(
+                tokenizer, context=context, max_length=limit, layout=self._layout
             )
-        return self._renderers[context]
+        return self._renderers[context, own]
 
-    def loadable(self, source: Source, context: Context) -> LoadableModel:
-        """The weights of `source`, shown what `context` says."""
-        return LoadableModel(lambda: self.load(source), self.renderer(context), self.fingerprint(source))
+    def loadable(self, source: Source, context: Context, name: str = "") -> LoadableModel:
+        """The weights of `source`, shown what `context` says, as a method is shown it."""
+        return LoadableModel(lambda: self.load(source), self.renderer(context, name), self.fingerprint(source))
 
     def of(self, name: str) -> LoadableModel:
         """A method's own weights, shown what the method says, and changed for each user where it has an adaptation."""
         source, row = self.source(name), METHODS[name]
-        plain = self.loadable(source, row.shown)
+        plain = self.loadable(source, row.shown, name)
         if row.adaptation is None:
             return plain
         known = digest([plain.fingerprint, self._adaptations[name].identity()])
@@ -224,6 +241,21 @@ class Weights:
         check_vocabulary(self.tokenizer, rows_of(self.model), self.model)
         return context_length(self.model)
 
+    def _own_tokenizer(self, source: Source) -> Any:
+        """The tokenizer of a policy, or None if it shows texts as the base model's does."""
+        from fspo.modeling.loading import load_tokenizer
+        from fspo.modeling.model_names import layers
+        from fspo.modeling.policies import is_policy
+        from fspo.modeling.vocabulary import check_vocabulary, rows_of
+
+        if source is None or not is_policy(layers(source, "tokenizer_config.json")[-1]):
+            return None
+        own = load_tokenizer(source)
+        if _alike(own, self.tokenizer):
+            return None
+        check_vocabulary(own, rows_of(source), str(source))
+        return own
+
     def _read(self, source: Source) -> Any:
         if source is None:
             from fspo.modeling.loading import load_model
@@ -233,3 +265,10 @@ class Weights:
 
         keeps = any(ADAPTATIONS[name].keeps_adapters for name in self._adaptations if self.source(name) == source)
         return load_policy(source, adapters="switchable" if keeps else "merged", dtype=self._dtype)
+
+
+def _alike(own: Any, base: Any) -> bool:
+    """Whether two tokenizers show the same texts by the same tokens."""
+    if own.chat_template != base.chat_template or own.get_vocab() != base.get_vocab():
+        return False
+    return EpisodeRenderer(own, context="both").identity == EpisodeRenderer(base, context="both").identity
