@@ -30,9 +30,10 @@ def compare(
         typer.Option(
             "--measure",
             help="Measure to compare: reward_accuracy or win_rate (each method with its headline variant), or a "
-            "variant by name, such as reward_accuracy/antisymmetric, win_rate/guided, label_flip_rate or regret.",
+            "variant by name, such as reward_accuracy/antisymmetric, win_rate/guided, label_flip_rate or regret. The "
+            "default is the first that the runs have.",
         ),
-    ] = "reward_accuracy",
+    ] = "",
     methods: Annotated[
         list[str] | None, typer.Option("--method", "-m", help="Compare only this method. Can be repeated.")
     ] = None,

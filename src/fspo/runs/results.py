@@ -151,7 +151,7 @@ class ComparisonTables:
 def compare(
     runs: Iterable[str | Path | Results],
     *,
-    measure: str = "reward_accuracy",
+    measure: str = "",
     methods: Iterable[str] = (),
     benchmark: str = "",
 ) -> ComparisonTables:
@@ -159,7 +159,8 @@ def compare(
 
     Args:
         runs: folders of runs or of `fspo.evaluate`, or their results.
-        measure: `reward_accuracy` or `win_rate` (each method with its headline variant), or another measure.
+        measure: `reward_accuracy` or `win_rate` (each method with its headline variant), or another measure; by default
+            the first of these that there is.
         methods: compare only these.
         benchmark: compare the results on this benchmark.
 

@@ -199,6 +199,17 @@ def test_what_cannot_be_compared_is_said(tmp_path: Path) -> None:
         compare_runs([one])
 
 
+def test_judged_answers_are_compared_by_their_win_rates(tmp_path: Path) -> None:
+    runs = [evaluated(tmp_path / name, baseline="few-shot") for name in ("one", "two")]
+    for run in runs:
+        for number, line in enumerate(read_jsonl(run / "evaluation" / "items.jsonl")):
+            wins = {"win_rate/guided": line["values"]["fspo"]["win_rate/guided"] if run is runs[0] else 0.0}
+            changed(run, number, values={"few-shot": {}, "fspo": wins})
+    assert {compare_runs(runs).measure, fspo.compare(runs).measure} == {"win_rate"}
+    with pytest.raises(DataError, match="by 'win_rate': a win rate is already a comparison with few-shot; name more"):
+        compare_runs(runs[:1])
+
+
 def test_a_measure_that_no_run_has_is_a_mistake_of_whoever_asked(tmp_path: Path) -> None:
     one = evaluated(tmp_path / "one")
     with pytest.raises(ConfigError, match=r"no measure 'beauty'.*there are reward_accuracy, win_rate, answer_utility"):

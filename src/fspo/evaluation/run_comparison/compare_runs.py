@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fspo.errors import ConfigError, DataError
+from fspo.evaluation.report.formatting import OPPONENT
 from fspo.evaluation.run_comparison.loaded_run import LoadedRun, check_same
 from fspo.evaluation.scoring.eval_episodes import Item
 from fspo.evaluation.statistics.comparing import Comparison, compare_together
@@ -88,11 +89,12 @@ class RunComparison:
 
 
 def compare_runs(
-    runs: Sequence[Path], *, measure: str = "reward_accuracy", methods: Sequence[str] = (), benchmark: str = ""
+    runs: Sequence[Path], *, measure: str = "", methods: Sequence[str] = (), benchmark: str = ""
 ) -> RunComparison:
     """Compare every two methods of `runs` by `measure`; with `methods`, only those of these names.
 
-    With `benchmark` it is of what was measured on that one.
+    By default the measure is `reward_accuracy`, or else the first that the runs have. With `benchmark` it is of what
+    was measured on that one.
 
     Raises:
         ConfigError: none of the runs has the measure.
@@ -109,23 +111,33 @@ def compare_runs(
         if name not in known:
             raise DataError(f"None of these runs has a method {name!r}; there are {', '.join(known)}.")
     wanted = [name for name in known if not methods or name in methods]
-    _check_measure(measure, evaluated)
+    offered = _offered(evaluated)
+    measure = measure or next(iter(offered), MEASURES[0])
+    _check_measure(measure, offered)
     for other in evaluated[1:]:
         check_same(evaluated[0], other, measure, wanted)
     found, left_out = _run_methods(evaluated, measure, wanted)
     compared, same = _merged(found)
     if len(compared) < 2:
-        raise DataError(
-            f"There are fewer than two methods to compare by {measure!r}; name more runs or methods, or another "
-            f"measure: {', '.join(_offered(evaluated))}."
-        )
+        raise _too_few(measure, offered, evaluated)
     ordered = sorted(compared, key=lambda e: e.estimate.value, reverse=measure != "regret")
     return RunComparison(measure, ordered, _pairs(ordered, measure), same, left_out)
 
 
-def _check_measure(measure: str, evaluated: Sequence[LoadedRun]) -> None:
+def _too_few(measure: str, offered: Sequence[str], evaluated: Sequence[LoadedRun]) -> DataError:
+    others = [name for name in offered if not (name.startswith(measure) or measure.startswith(name))]
+    opponents = dict.fromkeys(str(run.details.get("baseline", OPPONENT)) for run in evaluated)
+    already = f": a win rate is already a comparison with {' and '.join(opponents)}"
+    return DataError(
+        f"There are fewer than two methods to compare by {measure!r}"
+        + (already if measure.startswith("win_rate") else "")
+        + "; name more runs or methods"
+        + (f", or another measure: {', '.join(others)}." if others else ".")
+    )
+
+
+def _check_measure(measure: str, offered: Sequence[str]) -> None:
     """Check that any method of any run has the measure, or raise ConfigError with the nearest one."""
-    offered = _offered(evaluated)
     if measure not in offered:
         close = nearest(measure, offered)
         meant = f" Did you mean {close!r}?" if close else ""
