@@ -109,6 +109,9 @@ def test_other_settings_are_named_with_both_values(tmp_path: Path) -> None:
     runs = [evaluated(tmp_path / "one"), evaluated(tmp_path / "two", seed=1, shots=4, reduction="mean")]
     with pytest.raises(DataError, match="seed: 0 and 1; shots: 8 and 4; log-probs of a response: sum and mean"):
         compare_runs(runs)
+    changed(runs[1], 0, prompt="Another?")
+    with pytest.raises(DataError, match=r"sum and mean; and 2 more\. Evaluate"):
+        compare_runs(runs)
 
 
 def test_wins_over_another_base_model_are_no_common_measure(tmp_path: Path) -> None:
@@ -123,21 +126,22 @@ def test_wins_over_another_base_model_are_no_common_measure(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("measure", "fields", "details", "said"),
     [
-        ("win_rate", {}, {"floors": {"words": 9}}, r"the floors: {'words': 3} and {'words': 9}"),
+        ("win_rate", {}, {"floors": {"words": 9}}, r"in the floors\. Evaluate"),
         ("win_rate", {}, {"given": True, "model": "m"}, "the model that measures fluency: None and m"),
         (
             "win_rate",
             {},
             {"judge": {"kind": "Mine", "digest": "x"}},
-            r"the judge: AttributeJudge \(abc\) and Mine \(x\)",
+            r"the judge: AttributeJudge and Mine\. ",
         ),
         (
             "win_rate_by/far/guided",
             {},
             {"judges": {"far": {"kind": "PairwiseJudge", "digest": "y"}}},
-            r"the judge 'far': none and PairwiseJudge \(y\)",
+            r"the judge 'far': none and PairwiseJudge\. ",
         ),
-        ("regret", {}, {"judge": None}, r"the judge: AttributeJudge \(abc\) and none"),
+        ("regret", {}, {"judge": None}, r"the judge: AttributeJudge and none\. "),
+        ("regret", {}, {"judge": {"kind": "AttributeJudge", "digest": "x"}}, r"in the judge\. "),
         ("win_rate/guided", {"traits": "other"}, {}, "the users' traits of 1 of 128 items"),
         ("win_rate", {"description": "other"}, {}, "the users' descriptions of 1 of 128 items"),
         ("answer_utility/plain", {"traits": "other"}, {}, "the users' traits of 1 of 128 items"),

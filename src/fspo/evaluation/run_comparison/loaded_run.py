@@ -101,21 +101,21 @@ def check_same(first: LoadedRun, other: LoadedRun, measure: str, methods: Sequen
         name = measure.removeprefix(_BY).partition("/")[0]
         theirs = [run.details.get("judges", {}).get(name) for run in (first, other)]
         if theirs[0] != theirs[1]:
-            said.append(f"the judge '{name}': {_said(theirs[0])} and {_said(theirs[1])}")
+            said.append(f"the judge '{name}'{_kinds(*theirs)}")
     elif judged and first.details.get("judge") != other.details.get("judge"):
-        said.append(f"the judge: {_said(first.details.get('judge'))} and {_said(other.details.get('judge'))}")
+        said.append(f"the judge{_kinds(first.details.get('judge'), other.details.get('judge'))}")
     floors = [run.details.get("floors") for run in (first, other)]
     if measure.startswith("win_rate") and floors[0] != floors[1]:
-        said.append(f"the floors: {floors[0]} and {floors[1]}")
+        said.append("the floors")
     if measure.startswith("win_rate") and any(run.details.get("given") for run in (first, other)):
         # Of a run, the base model's answers show another model; of given answers, only its name does.
         models = [run.details.get("model") for run in (first, other)]
         said += [f"the model that measures fluency: {' and '.join(map(str, models))}"] if models[0] != models[1] else []
     if said:
+        more = f"; and {len(said) - _MOST_NAMED} more" if len(said) > _MOST_NAMED else ""
         raise DataError(
             f"{first.path} and {other.path} were evaluated on different items and can't be compared. They differ in "
-            f"{'; '.join(said)}. Evaluate both on the same data with the same users, shots, queries, judge, floors and "
-            "seed."
+            f"{'; '.join(said[:_MOST_NAMED])}{more}. Evaluate both on the same data with the same settings."
         )
 
 
@@ -125,8 +125,10 @@ def _told(methods: Sequence[str]) -> list[str]:
     return [name for name, row in rows.items() if row.shown in ("description", "both") and not row.writes]
 
 
-def _said(judge: Mapping[str, str] | None) -> str:
-    return f"{judge['kind']} ({judge['digest']})" if judge else "none"
+def _kinds(*judges: Mapping[str, str] | None) -> str:
+    """What kinds of judge they are, where these differ."""
+    kinds = [judge["kind"] if judge else "none" for judge in judges]
+    return f": {kinds[0]} and {kinds[1]}" if kinds[0] != kinds[1] else ""
 
 
 def _settings_differing(first: LoadedRun, other: LoadedRun) -> list[str]:
