@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -24,6 +24,7 @@ class Outer(BaseModel):
     rows: list[Inner] = []
     size: float | list[int] = 1.0
     endpoint: dict[str, int] = {}
+    colour: Literal["red", "dark green"] = "red"
 
 
 @pytest.mark.parametrize(
@@ -39,6 +40,12 @@ class Outer(BaseModel):
         ({"name": "a", "rows": [{"zzz": 1}]}, ("rows", "0", "zzz"), "; the known ones are shots, key."),
         ({"name": 1}, ("name",), "'all.name': must be text, not 1; write it in quotes."),
         ({"name": "a", "size": "b"}, ("size",), "not 'b' (1 more after it)."),
+        (
+            {"name": "a", "colour": "blue"},
+            ("colour",),
+            "'all.colour': input should be 'red' or 'dark green', not 'blue'.",
+        ),
+        ({"name": "a", "colour": "green"}, ("colour",), ", not 'green'; did you mean 'dark green'?"),
         ({"name": "a", "endpoint": {"n": "hidden"}}, ("endpoint", "n"), "must be a whole number."),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import types
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
 from fspo.keys import secret_in
-from fspo.printing import suggestion
+from fspo.printing import nearest, suggestion
 
 __all__ = ["Fault", "Key", "Section", "first_fault"]
 
@@ -88,7 +89,7 @@ def first_fault(
         return Fault(key, kind, f"the {noun} '{path}' is missing{more}.")
     message = _message(problem)
     subject = f"'{path}': " if path else ""
-    told = f"{subject}{message[:1].lower()}{message[1:]}{_shown(problem['input'], key)}{_remedy(problem)}{more}"
+    told = f"{subject}{message[:1].lower()}{message[1:]}{_shown(problem['input'], key)}{more}{_remedy(problem)}"
     return Fault(key, kind, told if told.endswith("?") else f"{told}.")
 
 
@@ -108,9 +109,12 @@ def _shown(given: Any, key: Key) -> str:
 
 
 def _remedy(problem: Mapping[str, Any]) -> str:
-    """How to write a text that YAML reads as a number."""
-    is_text = problem["type"] == "string_type" and isinstance(problem["input"], int | float)
-    return "; write it in quotes" if is_text else ""
+    """How to write a text that YAML reads as a number, or the nearest of several choices."""
+    given = problem["input"]
+    if problem["type"] == "literal_error" and isinstance(given, str):
+        close = nearest(given, re.findall("'([^']+)'", problem["ctx"]["expected"]))
+        return f"; did you mean '{close}'?" if close else ""
+    return "; write it in quotes" if problem["type"] == "string_type" and isinstance(given, int | float) else ""
 
 
 def _is_union_tag(part: object) -> bool:
