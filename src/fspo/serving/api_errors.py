@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse, Response
 
 from fspo.errors import DataError, FspoError, ModelError, StorageError
 from fspo.files import to_json
+from fspo.printing import nearest
 from fspo.serving.admission import ServerFull, TooManyAnswers
 from fspo.serving.connection import StoreBusy, StoreFull
 from fspo.serving.counters import REQUEST_ID
@@ -169,6 +170,9 @@ def _invalid(errors: Sequence[Mapping[str, Any]]) -> ApiError:
         return ApiError(400, text, "invalid_json")
     if param == "model" and kind != "missing":
         return ApiError(404, "There is no such model; use fspo or base.", "model_not_found", param=param)
+    if meant := _misspelt(fault, errors):
+        text = f"{meant!r} is unknown to this server; did you mean {param!r}?"
+        return ApiError(400, text, "unknown_parameter", param=meant)
     code = {"extra_forbidden": "unknown_parameter", "missing": "missing_required_parameter"}.get(kind, "invalid_value")
     return ApiError(400, _sentence(param, kind, fault), code, param=param)
 
@@ -223,6 +227,16 @@ def _clearest(errors: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     own = [error for error in errors if _place(error)[: len(first)] == first]
     explaining = (error for error in own if error["type"] not in _OTHER_KIND or _place(error) != first)
     return next(explaining, errors[0])
+
+
+def _misspelt(fault: Mapping[str, Any], errors: Sequence[Mapping[str, Any]]) -> str:
+    """The unknown field beside a missing one that is close to it; empty where there is none."""
+    if fault["type"] != "missing":
+        return ""
+    *above, name = _place(fault)
+    unknown = [_place(error) for error in errors if error["type"] == "extra_forbidden"]
+    close = nearest(name, [place[-1] for place in unknown if place[:-1] == above])
+    return ".".join([*above, close]) if close else ""
 
 
 _OTHER_KIND = ("string_type", "list_type")
