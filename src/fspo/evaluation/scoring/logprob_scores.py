@@ -334,12 +334,23 @@ def _one_pass(
     left = len(tokens.boundaries) - 1
     with torch.inference_mode():
         (result,) = branch_logprobs(model, [tokens])
-    discounted_B = (result.discounted[:, 0] - result.discounted[:, 1]).tolist()
-    sums_B2, lengths_B2 = result.sums.tolist(), result.lengths.tolist()
+    discounted_B = result.discounted[:, 0] - result.discounted[:, 1]
+    logprobs = zip(result.sums.tolist(), result.lengths.tolist(), discounted_B.tolist(), strict=True)
     # Where shots were dropped, rungs above what is left all stand at the same place.
     return [
-        Score(trial.item(shown.numbers[branch.query]), rung, shown.condition, *sums, *map(int, lengths), discounted)
-        for branch, sums, lengths, discounted in zip(tokens.branches, sums_B2, lengths_B2, discounted_B, strict=True)
+        Score(
+            trial.item(shown.numbers[branch.query]),
+            rung,
+            shown.condition,
+            chosen=chosen,
+            rejected=rejected,
+            chosen_tokens=chosen_tokens,
+            rejected_tokens=rejected_tokens,
+            discounted=discounted,
+        )
+        for branch, ((chosen, rejected), (chosen_tokens, rejected_tokens), discounted) in zip(
+            tokens.branches, logprobs, strict=True
+        )
         for rung in shown.rungs
         if min(rung, left) == branch.shots
     ]
