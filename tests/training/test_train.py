@@ -16,9 +16,9 @@ import pytest
 import torch
 from peft import LoraConfig
 from safetensors.torch import load_file, save_file
-from transformers import TrainerControl
+from transformers import TrainerCallback, TrainerControl
 
-from fspo.errors import ConfigError, DataError, TrainingError
+from fspo.errors import ConfigError, DataError, StorageError, TrainingError
 from fspo.files import read_json, read_jsonl, write_json
 from fspo.modeling.policies import is_policy
 from fspo.preferences.dataset import PreferenceDataset
@@ -152,6 +152,21 @@ def test_the_time_since_the_last_checkpoint_counts() -> None:
         if control.should_save:
             every.on_save(None, None, control)
     assert asked == [False, True, False, True, False, True]
+
+
+def test_a_second_training_in_the_folder_of_one_under_way_is_refused(tiny_model_path: Path, tmp_path: Path) -> None:
+    settings = tiny_settings(steps=2)
+    refused: list[StorageError] = []
+
+    class Second(TrainerCallback):
+        def on_step_end(self, *arguments: Any, **more: Any) -> None:
+            with pytest.raises(StorageError, match=r"Another training is at work in .*out;") as caught:
+                train_policy(settings, small_dataset(), model=tiny_model_path, out=tmp_path / "out")
+            refused.append(caught.value)
+
+    train_policy(settings, small_dataset(), model=tiny_model_path, out=tmp_path / "out", callbacks=[Second])
+    assert (len(refused), len(figures(tmp_path / "out"))) == (2, 2)
+    assert is_policy(tmp_path / "out")
 
 
 def test_killed_while_the_policy_is_written_it_writes_it_again(tiny_model_path: Path, tmp_path: Path) -> None:

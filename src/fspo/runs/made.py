@@ -44,6 +44,7 @@ _METHOD = (
     "training.json",
     "metrics.jsonl",
     "reference.jsonl",
+    ".lock",
     *(f"checkpoints/{place}/{name}" for place in ("checkpoint-*", ".checkpoint-*") for name in _CHECKPOINT),
     *(f"checkpoints/best/{place}/{name}" for place in ("checkpoint-*", ".checkpoint-*") for name in _CHECKPOINT),
     _TEMPORARY,

@@ -152,7 +152,7 @@ class FSPOTrainer:
         Raises:
             ConfigError: the folder holds another training.
             TrainingError: the loss is not a number.
-            StorageError: the disk is full.
+            StorageError: the disk is full, or another training is at work in the folder.
         """
         if not self._finished and self._training.is_finished():  # by another process in the meantime
             self._held, self._finished = None, True

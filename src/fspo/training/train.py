@@ -6,7 +6,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 from fspo.errors import ConfigError, DataError, StorageError, TrainingError
-from fspo.files import check_unclaimed, full_disk_explained, read_json, storage_error, write_json
+from fspo.files import check_unclaimed, full_disk_explained, locked, read_json, storage_error, write_json
 from fspo.identity import digest, same
 from fspo.modeling.fitting import Fitted, Room, fitted
 from fspo.modeling.folders import ADAPTERS, MODEL, TOKENIZER_FILES
@@ -84,6 +84,8 @@ _AROUND_DRAFT = 16
 TRAINING_FILE = "training.json"
 """What was trained on what, and whether it is finished."""
 
+_LOCK = ".lock"
+
 _WRITES = (
     *(POLICY_FILE, "adapter_*", ADAPTERS, *MODEL.needs, "model*.safetensors.index.json", "generation_config.json"),
     *(pattern for pattern in TOKENIZER_FILES if "/" not in pattern),
@@ -137,7 +139,7 @@ def train_policy(
         DataError: a user has too few preferences.
         ModelError: the model can't be had.
         TrainingError: the loss is not a number.
-        StorageError: the disk is full.
+        StorageError: the disk is full, or another training is at work in `out`.
     """
     out = expanded(out)
     training = Training(
@@ -360,8 +362,27 @@ class Training:
 
         Raises:
             TrainingError: the loss is not a number.
-            StorageError: the disk is full.
+            StorageError: the disk is full, or another training is at work in the folder.
         """
+        with self._alone():
+            self._run(loop, progress)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Lock the folder against other trainings; of several processes that train together, the first does."""
+        with ExitStack() as held:
+            why = ""
+            if joined().is_main_process:
+                busy = f"Another training is at work in {self.out}; wait for it, or name another folder."
+                try:
+                    held.enter_context(locked(self.out / _LOCK, busy=busy))
+                except StorageError as error:
+                    why = str(error)
+            if why := agreed(why):
+                raise StorageError(why)
+            yield
+
+    def _run(self, loop: Loop, progress: Progress) -> None:
         process = joined()
         process.wait_for_everyone()
         if process.is_main_process:
