@@ -154,6 +154,17 @@ def test_users_stand_beside_any_table(tmp_path: Path) -> None:
     assert (user.description, dict(user.traits)) == ("Likes it short.", {"length": -1.0})
 
 
+def test_a_table_of_other_users_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    path, users = tmp_path / "r.csv", tmp_path / "people.csv"
+    path.write_text("user,prompt,chosen,rejected\n" + "".join(f"u{n % 3},Why {n}?,yes,no\n" for n in range(20)))
+    users.write_text("id,description\nann,a\nbob,b\n")
+    with pytest.raises(DataError, match=r"^None of the users .* \('u0', 'u1', \.\.\.\) .* \('ann', 'bob'\); give"):
+        read_preferences(path, users=users)
+    users.write_text("id,description\nann,a\nu0,b\n")
+    with pytest.raises(DataError, match="row 3, column 'user': no user has the id 'u1'"):
+        read_preferences(path, users=users)
+
+
 def test_a_folder_may_hold_the_tables_of_users(tmp_path: Path) -> None:
     users = tmp_path / "people"
     users.mkdir()

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -73,6 +74,9 @@ _HH = re.compile(r"\n\n(?:Human|Assistant):|\s*Human:.*\n\nAssistant:\s*\Z", re.
 _HH_TURN = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant):")
 _HH_ROLES = {"Human": "user", "Assistant": "assistant"}
 _HH_NOTE = "Conversations are written as 'Human: ... Assistant: ...' and read as messages."
+
+_SHOWN = 2
+"""Ids that an error shows of each table."""
 
 _Rows: TypeAlias = Iterable[tuple[int, dict[str, Any]]]
 
@@ -356,6 +360,23 @@ class _Collector:
     preferences: list[Preference] = field(default_factory=list)
     places: list[Place] = field(default_factory=list)
     notes: dict[str, None] = field(default_factory=dict)
+    strangers: dict[str, None] = field(default_factory=dict)
+    """Ids in the rows that no known user has."""
+    matching: bool = False
+    """Whether a row is of a known user."""
+
+    def check_match(self) -> None:
+        """Say in one sentence that the rows and the table of users are of different people.
+
+        Raises:
+            DataError: there are several users in the rows, and none of them is known.
+        """
+        if self.matching or len(self.strangers) < 2 or not self.known:
+            return
+        raise DataError(
+            f"None of the users in the preferences ({_shown(self.strangers)}) is in the table of users "
+            f"({_shown(self.known)}); give the table that belongs to these preferences with {option('users', 'FILE')}."
+        )
 
     def read(self, file: str, rows: _Rows) -> None:
         names = TableNames(file, self.how.columns)
@@ -390,6 +411,10 @@ class _Collector:
         if self.known is None and preference.user.strip():
             self._meet(parse_user({"id": preference.user, **about}, file=file, number=number), file, number)
         users = self.users if self.known is None else self.known
+        if preference.user in users:
+            self.matching = True
+        elif preference.user.strip():
+            self.strangers[preference.user] = None
         problem = row_problem(preference, users, number, () if self.faults else users)
         if problem is not None:
             raise problem.error(file)
@@ -411,14 +436,22 @@ def _collected(
 ) -> Imported:
     """The dataset of tables (name, numbered rows); without `users` these are those of the rows."""
     found = _Collector(how, faults, users)
-    with faults.row():
-        for file, rows in tables:
-            found.read(file, rows)
-    with faults.told_with():
-        settled = settle(found.preferences, found.places, how.on_duplicate, how.on_contradiction)
+    try:
+        with faults.row():
+            for file, rows in tables:
+                found.read(file, rows)
+        with faults.told_with():
+            settled = settle(found.preferences, found.places, how.on_duplicate, how.on_contradiction)
+    except DataError:
+        found.check_match()
+        raise
     people = users if users is not None else _in_use(found.users, settled.preferences)
     dataset = PreferenceDataset(people, settled.preferences)
     return Imported(dataset, settled.left_out, settled.first, (*found.notes, *settled.notes))
+
+
+def _shown(ids: Collection[str]) -> str:
+    return ", ".join(map(repr, islice(ids, _SHOWN))) + (", ..." if len(ids) > _SHOWN else "")
 
 
 def _in_use(users: Mapping[str, User], preferences: Iterable[Preference]) -> dict[str, User]:
