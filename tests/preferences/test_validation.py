@@ -156,6 +156,8 @@ def test_a_prompt_is_text_turns_or_messages() -> None:
     for given in wrong:
         with pytest.raises(DataError, match=r'^A prompt is text, or a list, which must hold messages \{"role"'):
             prompt_of(given)
+    with pytest.raises(DataError, match="The prompt is empty; "):
+        prompt_of(" ")
     with pytest.raises(DataError, match="first and last; this one has: user, assistant"):
         prompt_of([*messages, {"role": "assistant", "content": "Hello"}])
 

@@ -190,9 +190,11 @@ def prompt_of(given: PromptLike) -> str | tuple[Turn, ...]:
     """A prompt from any form in which prompts are given; an empty system message is left out.
 
     Raises:
-        DataError: it is neither text nor messages, or the messages are no prompt (see `as_turns`).
+        DataError: it is neither text nor messages, the text is empty, or the messages are no prompt (see `as_turns`).
     """
     if isinstance(given, str):
+        if not given.strip():
+            raise DataError("The prompt is empty; write a question or a request.")
         return given
     parts: Sequence[object] = given if isinstance(given, list | tuple) else [given]
     turns = [part if isinstance(part, Turn) else _turn_of(part) for part in parts]
