@@ -65,6 +65,7 @@ def test_the_recipe_of_the_page_runs_as_printed(tmp_path: Path, monkeypatch: pyt
         assert done.exit_code == 0, done.output
         assert Path("runs/outputs").exists() == (line != dry)
     assert "brief" in done.output and "75.0" in done.output
+    assert "No interval" not in done.output  # not even of measures that nobody asked for
     assert json.loads(Path("runs/outputs/metrics.json").read_text())["brief"]["win_rate"]["value"] == 0.75
 
 

@@ -148,7 +148,8 @@ def evaluate_systems(
         shown.say("The judge of the win rate decided no comparison, so there is no win rate.")
     _write_items(systems, stage, tables, results)
     _write_details(config, systems, stage, model, judge)
-    if note := missing_interval_note(entry for row in found.values() for entry in row.items()):
+    won = [entry for row in found.values() for entry in row.items() if entry[0].startswith("win_rate")]
+    if note := missing_interval_note(won):  # the report says it of the other measures
         shown.say(note)
     write_record(results / "metrics.json", found, Estimates)
     return found
