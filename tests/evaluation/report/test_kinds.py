@@ -85,6 +85,9 @@ def test_the_top_of_the_page_says_on_what_it_was_measured(tmp_path: Path) -> Non
         "smollm2-135m · conversation layout · 16 held-out users, 24 questions, 128 pairs · 8 shots"
         in page.partition("</header>")[0]
     )
+    details = folder / "evaluation" / "details.json"
+    write_json(details, read_json(details) | {"users": 1, "questions": 1, "pairs": 1, "shots": 1})
+    assert "1 held-out user, 1 question, 1 pair · 1 shot<" in page_of(folder)
     assert page.index('<section id="samples"') < page.index('<section id="methods"') < page.index('<section id="shots"')
     assert "A cheerful answer." not in page.partition('<section id="samples"')[0]
 
