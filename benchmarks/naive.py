@@ -11,7 +11,7 @@ from fspo.modeling.logprobs import BranchLogprobs, token_logprobs
 from fspo.modeling.preparing import prepare_model
 from fspo.modeling.rendering import TokenizedEpisode
 
-__all__ = ["naive_logprobs", "response_logprobs"]
+__all__ = ["naive_logprobs", "reduced_apart", "response_logprobs"]
 
 
 def naive_logprobs(model: torch.nn.Module, episodes: Sequence[TokenizedEpisode]) -> list[BranchLogprobs]:
@@ -28,13 +28,19 @@ def response_logprobs(model: torch.nn.Module, context: Sequence[int], response: 
 
 
 def _of_episode(model: torch.nn.Module, episode: TokenizedEpisode) -> BranchLogprobs:
-    scored = [
+    return reduced_apart(
         [
-            response_logprobs(model, (*episode.trunk_ids[: branch.boundary], *branch.prompt_ids), response)
-            for response in branch.responses
+            [
+                response_logprobs(model, (*episode.trunk_ids[: branch.boundary], *branch.prompt_ids), response)
+                for response in branch.responses
+            ]
+            for branch in episode.branches
         ]
-        for branch in episode.branches
-    ]
+    )
+
+
+def reduced_apart(scored: Sequence[Sequence[torch.Tensor]]) -> BranchLogprobs:
+    """An episode's log-probs from those of the tokens of each response, branches by responses."""
     sums = torch.stack([torch.stack([logprobs.double().sum() for logprobs in row]) for row in scored])
     discounted = torch.stack([torch.stack([_discounted(logprobs) for logprobs in row]) for row in scored])
     lengths = torch.tensor([[len(logprobs) for logprobs in row] for row in scored], device=sums.device)
@@ -42,4 +48,4 @@ def _of_episode(model: torch.nn.Module, episode: TokenizedEpisode) -> BranchLogp
 
 
 def _discounted(logprobs: torch.Tensor) -> torch.Tensor:
-    return torch.stack([logprob / t**0.5 for t, logprob in enumerate(logprobs.double(), 1)]).sum()
+    return (logprobs.double() / torch.arange(1, len(logprobs) + 1, device=logprobs.device).sqrt()).sum()

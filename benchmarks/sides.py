@@ -27,7 +27,7 @@ from typing import Any, Literal
 import torch
 
 from benchmarks.models import load_episode, load_pair, load_words
-from benchmarks.naive import response_logprobs
+from benchmarks.naive import reduced_apart, response_logprobs
 from benchmarks.theory import STEP, Costs
 from fspo.modeling.logprobs import BranchLogprobs, branch_logprobs
 from fspo.modeling.memory import keep_memory
@@ -265,13 +265,12 @@ def _unshared_every_position(model: Any, episode: TokenizedEpisode) -> BranchLog
 
 
 def _apart(episode: TokenizedEpisode, score: Callable[[Sequence[int], Sequence[int]], torch.Tensor]) -> BranchLogprobs:
-    sums = [
-        [score((*episode.trunk_ids[: b.boundary], *b.prompt_ids), response).sum() for response in b.responses]
-        for b in episode.branches
-    ]
-    lengths = torch.tensor([[len(response) for response in b.responses] for b in episode.branches])
-    sums_BR = torch.stack([torch.stack(row) for row in sums])
-    return BranchLogprobs(sums_BR, lengths.to(sums_BR.device))
+    return reduced_apart(
+        [
+            [score((*episode.trunk_ids[: b.boundary], *b.prompt_ids), response) for response in b.responses]
+            for b in episode.branches
+        ]
+    )
 
 
 def _margins(logprobs: BranchLogprobs) -> torch.Tensor:

@@ -93,9 +93,10 @@ def test_bad_folders_are_refused_before_anything_is_trained(tmp_path: Path) -> N
 
 def _changed(folder: Path) -> Path:
     saved(folder, "own")
-    dataset = PreferenceDataset.load(folder)
+    dataset, splits = PreferenceDataset.load(folder), Splits.load(folder / "splits.json")
     people = [User(user.id, description="Somebody else.") for user in dataset.users.values()]
     PreferenceDataset(people, dataset.preferences).save(folder)
+    splits.save(folder / "splits.json")
     return folder
 
 
