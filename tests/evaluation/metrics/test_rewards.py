@@ -74,6 +74,11 @@ def test_rounding_is_no_decision(reduction: Any) -> None:
         assert {decision(margin) for margin in rewards.margins("reference", 0).values()} == {right}
 
 
+@pytest.mark.parametrize("reduction", ["sum", "mean", "discounted"])
+def test_a_reward_models_own_score_is_the_same_by_every_reduction(reduction: Any) -> None:
+    assert Score("q", 2, "own", 1.5, -0.5, 1, 1).margin(reduction) == 2.0
+
+
 def test_the_base_model_is_measured_by_likelihood_alone() -> None:
     found = estimates_of(Rewards(scores("none", {(0, "own"): 1.0}), None, ITEMS, CONFIG))
     assert found["reward_accuracy@2"].value == 1.0

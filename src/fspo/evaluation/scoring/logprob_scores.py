@@ -63,16 +63,17 @@ class Score:
     rejected: float
     chosen_tokens: int
     rejected_tokens: int
-    discounted: float = 0.0
-    """How much likelier the chosen response is by the reduction of this name."""
+    discounted: float | None = None
+    """How much likelier the chosen response is by the reduction of this name; None of a reward model's own score, which
+    is not made of tokens."""
 
     def margin(self, reduction: Reduction = "sum") -> float:
         """How much likelier the chosen response is, by a reduction."""
-        if reduction == "discounted":
+        if reduction == "discounted" and self.discounted is not None:
             return self.discounted
-        if reduction == "sum":
-            return self.chosen - self.rejected
-        return self.chosen / self.chosen_tokens - self.rejected / self.rejected_tokens
+        if reduction == "mean":
+            return self.chosen / self.chosen_tokens - self.rejected / self.rejected_tokens
+        return self.chosen - self.rejected
 
 
 @dataclass(frozen=True)
