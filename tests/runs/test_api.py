@@ -121,6 +121,18 @@ def test_policies_and_functions_are_told_apart_and_named(
     assert pair["value"] == pytest.approx(by_name[pair["first"]] - by_name[pair["second"]])
 
 
+def test_a_function_is_called_before_any_model_answers(
+    policy: Path, held_out: PreferenceDataset, tmp_path: Path
+) -> None:
+    def stopped(shots: Sequence[Preference], prompt: str, response: str) -> float:
+        raise KeyboardInterrupt
+
+    both: Any = {"fspo": policy, "stopped": stopped}
+    with pytest.raises(KeyboardInterrupt):
+        fspo.evaluate(both, held_out, tmp_path, progress=Silent(), answers=1, **MEASURED)
+    assert not [*tmp_path.rglob("answers.jsonl")]
+
+
 @pytest.fixture
 def measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
     """What the last `fspo.evaluate` into `tmp_path` asked to measure; nothing is measured."""

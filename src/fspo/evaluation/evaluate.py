@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeVar
@@ -203,14 +203,14 @@ class _Stages:
     def measure(self, external: Sequence[ExternalRewardModel]) -> Estimates:
         """Let all methods and reward models be scored, answer and be judged; gives method -> measure -> estimate."""
         evaluation, scoring, answering, judging = self.evaluation, self.scoring, self.answering, self.judging
+        scored = dict(self._scored(external))  # first, since somebody's own function may fail
         self._use_weights(external=bool(external))
-        self.rewards = {name: scoring.rewards(name) for name in evaluation.methods}
+        self.rewards = {name: scoring.rewards(name) for name in evaluation.methods} | scored
         corrupted = {name: scoring.corrupted(name) for name in evaluation.methods}
         others = {name: _merged(one.estimates(name) for one in self.optional) for name in evaluation.methods}
         if external:
             evaluation.weights.let_go()
         for model in external:
-            self.rewards[model.name] = scoring.external(model)
             answering.choose(model)
             model.let_go()
         qualities = answering.qualities()
@@ -235,6 +235,12 @@ class _Stages:
                 table |= quality_metrics(answers, qualities[key], evaluation.config.floors, sampling)
             others.setdefault(name, {}).update(judging.length_controlled(key, headline=headline))
         return {name: estimates(table) | others.get(name, {}) for name, table in self.tables.items()}
+
+    def _scored(self, external: Sequence[ExternalRewardModel]) -> Iterator[tuple[str, Rewards]]:
+        """What each reward model says of the pairs, one model in memory after the other."""
+        for model in external:
+            yield model.name, self.scoring.external(model)
+            model.let_go()
 
     def _use_weights(self, *, external: bool) -> None:
         """Everything that needs weights, one set after the other; `external`: whether reward models answer too."""
