@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from fspo.paths import expanded
 from fspo.study.config import StudyConfig
 
 __all__ = ["demo_study"]
@@ -16,8 +17,22 @@ Your choices are stored in a temporary folder, which is removed when the server 
 """
 
 
-def demo_study(folder: Path, policy: str, *, labels: int = 4, comparisons: int = 4) -> StudyConfig:
-    """The demonstration, with the folder of a policy, or the name of a model, which sees labels as a conversation."""
+_LABELS = 4
+
+
+def demo_study(folder: Path, policy: str, *, labels: int | None = None, comparisons: int = 4) -> StudyConfig:
+    """The demonstration, with the folder of a policy, or the name of a model, which sees labels as a conversation.
+
+    Args:
+        folder: where the study is stored.
+        policy: answers for both arms.
+        labels: pairs that a participant labels; by default four, or as many as the policy reads.
+        comparisons: pairs of answers that a participant compares.
+
+    Raises:
+        ModelError: there is no such policy or model.
+    """
+    labels = _labels_of(policy) if labels is None else labels
     return StudyConfig.model_validate(
         {
             "name": "demo",
@@ -43,3 +58,11 @@ def demo_study(folder: Path, policy: str, *, labels: int = 4, comparisons: int =
             "languages": {"en": {}, "de": {}},
         }
     )
+
+
+def _labels_of(policy: str) -> int:
+    from fspo.modeling.policy import Policy
+
+    place = expanded(policy)
+    reads = Policy.load(Path(place) if Path(place).is_dir() else policy).shots
+    return min(_LABELS, reads or _LABELS)
