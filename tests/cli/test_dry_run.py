@@ -107,7 +107,7 @@ def test_a_dry_run_of_synth_on_finished_data_looks_at_nothing_of_training(
     assert done.exit_code == 0, done.output
     again = CliRunner().invoke(app, [*line, "--dry-run"])
     assert again.exit_code == 0, again.output
-    assert "data: continued, or kept if it is finished" in again.stdout
+    assert "data: finished, so it is kept" in again.stdout
     whole = CliRunner().invoke(app, ["run", str(tmp_path / "run"), "--dry-run"])
     assert whole.exit_code == 1, whole.output
     assert "In the training part" in whole.stderr

@@ -91,6 +91,7 @@ def test_a_training_says_it_too_and_what_is_left_after_an_interruption(
     folder = RunFolder(load_config(tmp_path / "my.yaml", run[5::2], tmp_path / "run"))
     assert [each.done for each in planned_trainings(folder, ["pref-ft", "fspo"], None, None)] == [9, 0]
     plan = fspo("train", *run, "--dry-run")
+    assert "methods/pref-ft: finished, so it is kept" in plan and "methods/fspo: to do" in plan
     assert re.search(r"^pref-ft +0 of 9 left +about 0 +about 0 s", plan, re.MULTILINE)
     again = fspo("train", *run, "--dry-run", "--on-existing", "overwrite")
     assert re.search(r"^pref-ft +9 +about", again, re.MULTILINE)

@@ -16,10 +16,11 @@ from fspo.runs.config import RunConfig
 from fspo.runs.data_judges import judge_of_data
 from fspo.runs.existing import Existing
 from fspo.runs.folder import DATA, EVALUATION, RunFolder, method_part
+from fspo.runs.pipeline import has_data
 from fspo.runs.preflight import check_inputs, data_at_hand, synthesizes
 from fspo.runs.threads import slow_precision, use_free_threads
 from fspo.runs.training_data import merged, training_parts
-from fspo.runs.training_plan import measure, planned_trainings, remaining, table
+from fspo.runs.training_plan import is_trained, measure, planned_trainings, remaining, table
 from fspo.runs.writers import judges_by_language_model, template_lines, writer_lines
 from fspo.synthesis.domain import load_domain
 from fspo.synthesis.estimate import RequestEstimate, Stage, estimate
@@ -61,11 +62,19 @@ def plan(folder: RunFolder, parts: Sequence[str], policy: Existing) -> Iterator[
 
 def _parts(folder: RunFolder, parts: Sequence[str], policy: Existing) -> str:
     """What would be made, and what would be removed for that."""
-    again = "regenerated" if policy is Existing.OVERWRITE else "continued, or kept if it is finished"
-    lines = [f"  {part}: {again if folder.begun(part) else 'to do'}" for part in parts]
+    lines = [f"  {part}: {_state(folder, part, policy)}" for part in parts]
     others = folder.made_from(parts) if policy is Existing.OVERWRITE else []
     lines += [f"  {name}: removed, since it was made from these" for name in others]
     return "\n".join([f"Would make in {folder.path}:", *lines])
+
+
+def _state(folder: RunFolder, part: str, policy: Existing) -> str:
+    if not folder.begun(part):
+        return "to do"
+    if policy is Existing.OVERWRITE:
+        return "regenerated"
+    finished = has_data(folder) if part == DATA else is_trained(folder.path / part)
+    return "finished, so it is kept" if finished else "continued"
 
 
 def _evaluation(folder: RunFolder, parts: Sequence[str], found: _Data, *, again: bool) -> Iterator[str]:

@@ -25,7 +25,16 @@ from fspo.training.config import TrainingConfig
 if TYPE_CHECKING:
     from fspo.training.steps import Unit
 
-__all__ = ["PlannedTraining", "measure", "planned_trainings", "remaining", "seconds_of_token", "table", "too_large"]
+__all__ = [
+    "PlannedTraining",
+    "is_trained",
+    "measure",
+    "planned_trainings",
+    "remaining",
+    "seconds_of_token",
+    "table",
+    "too_large",
+]
 
 _SAMPLE = 8
 """Episodes that are rendered to count the tokens of a step."""
@@ -248,18 +257,19 @@ def _done(folder: RunFolder, name: str, config: TrainingConfig) -> int:
     from fspo.training.train import TRAINING_FILE
 
     place, steps = folder.method(name), config.total_steps
-    if _is_finished(place):
+    if is_trained(place):
         return steps
     inside = [record.parent for record in sorted((place / ROUNDS_FOLDER).rglob(TRAINING_FILE))]
     return min(steps, sum(map(_done_in, [place, *inside])))
 
 
-def _is_finished(place: Path) -> bool:
-    """Whether the record of a training says so."""
+def is_trained(place: Path) -> bool:
+    """Whether a method's folder holds a finished training, or a fitted reader."""
+    from fspo.methods.reader_fitting import READER_FILE
     from fspo.training.train import TRAINING_FILE
 
     try:
-        return bool(read_json(place / TRAINING_FILE)["finished"])
+        return (place / READER_FILE).is_file() or bool(read_json(place / TRAINING_FILE)["finished"])
     except (FspoError, KeyError, TypeError):
         return False
 
@@ -270,7 +280,7 @@ def _done_in(place: Path) -> int:
     from fspo.training.train import TRAINING_FILE
     from fspo.training.trainer import CHECKPOINTS_FOLDER
 
-    if _is_finished(place):
+    if is_trained(place):
         return int(read_json(place / TRAINING_FILE)["identity"]["config"]["steps"])
     try:
         read_json(place / TRAINING_FILE)
