@@ -239,6 +239,7 @@ def _preload(names: Sequence[str]) -> None:
     for name in names:
         importlib.import_module(name)
     _read_lists()
+    _compile_templates()
     threads = [(task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()]
     others = [name for name in threads if name != "jemalloc_bg_thd"]  # pyarrow's allocator begins its own anew
     assert len(others) == 1, f"importing began threads: {threads}"
@@ -254,6 +255,15 @@ def _read_lists() -> None:
     get_checkpoint_conversion_mapping("llama")
     for attribute in ATTRIBUTES.values():
         attribute.measure("A word of a text.")
+
+
+def _compile_templates() -> None:
+    """Compile those of the report, which takes longer than a small one's plots."""
+    from fspo.evaluation.report.formatting import environment
+
+    pages = environment()
+    for name in pages.list_templates():
+        pages.get_template(name)
 
 
 def _all() -> Sequence[str]:
