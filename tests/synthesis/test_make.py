@@ -337,6 +337,32 @@ def test_another_configuration_makes_unfinished_data_anew(tmp_path: Path) -> Non
     assert len(list((tmp_path / "labels").glob("*.jsonl"))) == 1
 
 
+def test_a_call_killed_while_it_removes_unfinished_data_is_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, unlink = config_of(questions=8), Path.unlink
+    made(config, tmp_path / "whole")
+    for kept in range(6):
+        out = tmp_path / f"{kept}"
+        made(config_of(questions=8, seed=1), out)
+        for name in ("splits.json", "synthesis.json"):
+            (out / name).unlink()
+        removed: list[Path] = []
+
+        def killed(path: Path, missing_ok: bool = False, kept: int = kept, removed: list[Path] = removed) -> None:
+            if path.exists() and path.name.startswith(("begun", "people", "questions", "responses", "0")):
+                if len(removed) == kept:
+                    raise Stopped
+                removed.append(path)
+            unlink(path, missing_ok)
+
+        with monkeypatch.context() as patched, pytest.raises(Stopped):
+            patched.setattr(Path, "unlink", killed)
+            made(config, out)
+        made(config, out)
+        assert digests(out) == digests(tmp_path / "whole")
+
+
 class _Counting(Silent):
     """Progress that is added up: name of a task -> steps done, steps that were done before, steps in all."""
 

@@ -208,7 +208,8 @@ def _begin(out: Path, origin: Origin, progress: Progress) -> None:
         return
     if found is not None:
         progress.say(f"The unfinished data in {out} were made {difference(found)}; fspo generates them again.")
-    _remove(out, (QUESTIONS, VIEWS, RESPONSES, JUDGE, _PEOPLE, UNFINISHED, _BEGUN))
+    # Until the last step the old origin stays, or a killed call would leave files that are of no call.
+    _remove(out, (UNFINISHED, QUESTIONS, VIEWS, RESPONSES, JUDGE, _PEOPLE))
     write_json(out / _BEGUN, origin.record())
 
 
