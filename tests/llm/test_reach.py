@@ -75,6 +75,26 @@ def test_a_list_with_the_model_costs_nothing(monkeypatch: pytest.MonkeyPatch) ->
         assert _Scripted.came[1:] == [("GET", "")]
 
 
+def test_a_proxy_gets_no_key_for_a_server_on_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("REACH_KEY", "secret")
+    with server((200, LIST)) as config:
+        monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # nothing is there
+        check_endpoint(config.model_copy(update={"key_variable": "REACH_KEY"}))
+        assert _Scripted.came == [("GET", "Bearer secret")]
+
+
+@pytest.mark.parametrize("variable", ["http_proxy", "all_proxy"])
+def test_the_list_of_models_is_asked_for_by_the_proxy(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("no_proxy", "NO_PROXY", "http_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    with server((200, LIST)) as config:
+        monkeypatch.setenv(variable, config.base_url.removesuffix("/v1"))
+        check_endpoint(config.model_copy(update={"base_url": "http://far-away.invalid/v1"}))
+        assert methods() == ["GET"]
+
+
 @pytest.mark.parametrize(
     "get", [(200, {"data": [{"id": "other"}]}), (200, b"hello"), (200, [1]), (404, {}), (302, {}), (501, {})]
 )

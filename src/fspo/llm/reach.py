@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from http.client import HTTPException
 from urllib.error import HTTPError
-from urllib.request import HTTPRedirectHandler, Request, build_opener
+from urllib.parse import urlsplit
+from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_opener
 
 from fspo.llm.budget import Budget
 from fspo.llm.endpoint import Endpoint
 from fspo.llm.endpoint_config import EndpointConfig
-from fspo.llm.transport import Failure, Refusal, Transport
+from fspo.llm.transport import Failure, Refusal, Transport, proxy_for
 from fspo.llm.types import CompletionRequest, Message
 
 __all__ = ["check_endpoint"]
@@ -32,7 +33,8 @@ def check_endpoint(config: EndpointConfig, *, answers: bool = True, transport: T
     If `answers`, it must know the model too. `transport` is the way to the server, by default HTTP.
 
     Raises:
-        ConfigError: the package aiohttp is missing, or the endpoint refuses the key or the model's name.
+        ConfigError: the package aiohttp is missing, the proxy is of an unknown kind, or the endpoint refuses the key or
+            the model's name.
         ModelError: the endpoint can't be reached, is no such server, or has no quota left.
     """
     listed = _listed(config)
@@ -53,13 +55,21 @@ class _NoRedirects(HTTPRedirectHandler):
 
 
 def _listed(config: EndpointConfig) -> set[str] | None:
-    """The models that the server lists; None if it can't be reached, fails, or refuses the key."""
+    """The models that the server lists; None if it can't be reached, fails, or refuses the key.
+
+    Raises:
+        ConfigError: the proxy is of an unknown kind.
+    """
     key = config.key()
     request = Request(
         f"{config.base_url.rstrip('/')}/models", headers={"Authorization": f"Bearer {key}"} if key else {}
     )
+    _, proxy = proxy_for(config.base_url)  # the same way as all other requests, since the key goes along
+    proxies = {urlsplit(config.base_url).scheme: proxy} if proxy else {}
     try:
-        with build_opener(_NoRedirects).open(request, timeout=min(_PATIENCE, config.timeout)) as reply:
+        with build_opener(_NoRedirects, ProxyHandler(proxies)).open(
+            request, timeout=min(_PATIENCE, config.timeout)
+        ) as reply:
             found = json.loads(reply.read(_LONGEST))
     except HTTPError as error:
         with error:

@@ -33,6 +33,7 @@ __all__ = [
     "Retry",
     "Transport",
     "WebTransport",
+    "proxy_for",
 ]
 
 _OVERLOADED = frozenset({408, 409, 425, 429})
@@ -127,7 +128,7 @@ class WebTransport:
         self._key, self._key_setting = config.key(), key_setting
         self._again = "run the same command again" + (": what was finished is kept" if keeps else "")
         self._address = f"{config.base_url.rstrip('/')}/chat/completions"
-        variable, self._proxy = _proxy_for(config.base_url)
+        variable, self._proxy = proxy_for(config.base_url)
         self._where = f"{config.base_url} (by the proxy in {variable})" if variable else config.base_url
         self._remedy = f"correct the address or {variable}" if variable else "correct the address"
         self._session: aiohttp.ClientSession | None = None
@@ -284,7 +285,7 @@ def _on_this_machine(base_url: str) -> bool:
         return host == "localhost" or host.endswith(".localhost")
 
 
-def _proxy_for(base_url: str) -> tuple[str, str | None]:
+def proxy_for(base_url: str) -> tuple[str, str | None]:
     """The variable of the environment that names the proxy for this address, and the proxy.
 
     Raises:
