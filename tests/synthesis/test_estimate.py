@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from pathlib import Path
@@ -16,6 +17,7 @@ from fspo.runs.plan import requests_table
 from fspo.synthesis.config import SynthesisConfig
 from fspo.synthesis.domain import load_domain
 from fspo.synthesis.estimate import estimate
+from fspo.synthesis.questions import make_questions
 from fspo.synthesis.synthesize import Writers, synthesize
 from tests.synthesis.helpers import ScriptedModel, config_of, write_domain
 from tests.synthesis.reviewer import ScriptedReviewer
@@ -69,6 +71,16 @@ def test_restyled_responses_are_counted_by_their_samples_and_pairs_by_their_ques
     made = PreferenceDataset.load(tmp_path)
     assert 0.9 * found.preferences < len(made) <= found.preferences
     assert found.users == len(made.users)
+
+
+@pytest.mark.parametrize("augment", [True, False])
+def test_new_questions_are_those_that_the_chosen_works_lack(augment: bool) -> None:
+    domain, settings = load_domain("reviews"), {"domain": "reviews", "works": 3, "questions": 100}
+    own = make_questions(config_of(**settings, augment=False), domain, ScriptedModel(), Silent()).items
+    config = config_of(**settings, augment=augment)
+    stages = {row.name: row.requests for row in estimate(config, domain).stages}
+    assert stages["responses"] == (100 if augment else len(own)) * config.responses
+    assert stages.get("questions", 0) == (math.ceil((100 - len(own)) * 4 / 18) if augment else 0)
 
 
 def test_written_responses_ask_nobody_unless_a_language_model_judges_them() -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from fspo.synthesis.config import SynthesisConfig
 from fspo.synthesis.domain import Domain
-from fspo.synthesis.questions import AT_ONCE, EXAMPLES, TOKENS
+from fspo.synthesis.questions import AT_ONCE, EXAMPLES, TOKENS, seeds_used
 from fspo.synthesis.refinement import SENTENCE_TOKENS
 from fspo.synthesis.responses import VIEW_TOKENS
 from fspo.synthesis.templates import Template
@@ -90,8 +90,9 @@ def estimate(config: SynthesisConfig, domain: Domain) -> RequestEstimate:
     production = domain.file.responses
     if production == "written":
         response = _mean(len(row.text) for row in domain.written)
-    new = max(0, config.questions - len(domain.seeds)) if config.augment and production != "written" else 0
-    count = min(config.questions, len(domain.seeds) + new)
+    used = seeds_used(config, domain)
+    new = config.questions - used if config.augment and production != "written" else 0
+    count = used + new
     pairs = _all_pairs(config, places, count)
 
     def prompt(name: str, filled: float) -> float:

@@ -20,7 +20,7 @@ from fspo.synthesis.domain import Domain, Question
 from fspo.synthesis.model_texts import fault, items_of
 from fspo.synthesis.similarity import Overlaps
 
-__all__ = ["AT_ONCE", "EXAMPLES", "TOKENS", "Questions", "check_questions", "make_questions"]
+__all__ = ["AT_ONCE", "EXAMPLES", "TOKENS", "Questions", "check_questions", "make_questions", "seeds_used"]
 
 Item = TypeVar("Item")
 
@@ -62,6 +62,13 @@ def check_questions(config: SynthesisConfig, domain: Domain) -> None:
             f"The domain '{domain.name}' has {len(seeds)} questions, which are all held out together, so none is left "
             "to train on; add works or questions."
         )
+
+
+def seeds_used(config: SynthesisConfig, domain: Domain) -> int:
+    """How many of the domain's own questions become questions of the dataset."""
+    used = Questions()
+    _seeds(config, domain, Overlaps(config.near_duplicate, size=2), used)
+    return len(used.items)
 
 
 def make_questions(config: SynthesisConfig, domain: Domain, llm: LanguageModel, progress: Progress) -> Questions:
