@@ -14,6 +14,8 @@ from fspo.modeling.size import count_weights
 from fspo.runs.config import RunConfig, load_config
 from fspo.runs.plan import requests_table
 from fspo.runs.writers import writer_lines
+from fspo.synthesis.domain import load_domain
+from fspo.synthesis.estimate import estimate
 from tests.synthesis.helpers import write_domain
 
 ROOT = Path(__file__).parents[2]
@@ -50,6 +52,16 @@ def test_the_budgets_of_the_project_s_own_configurations_are_enough() -> None:
             limited += 1
             assert "Warning" not in requests_table(planned), path
     assert limited
+
+
+@pytest.mark.parametrize("member", ["base_url: 'http://a/v1', timeout: 30", "base_url: 'http://a/v1/'"])
+def test_a_budget_is_for_all_that_is_asked_of_its_server(member: str) -> None:
+    most = estimate(config().synthesis, load_domain("elix-easy")).most
+    needed = most.prompt_tokens + most.answer_tokens
+    for limit in (needed - 1, needed):
+        endpoint = f"endpoint={{base_url: 'http://a/v1', model: m, budget: {{tokens: {limit}}}}}"
+        told = requests_table(config(endpoint, f"ensemble=[{{endpoint: {{{member}, model: m}}}}]"))
+        assert ("Warning: endpoint.budget.tokens" in told) == (limit < needed)
 
 
 def test_how_the_demo_gets_its_responses_is_said_and_nothing_of_own_data(tmp_path: Path) -> None:

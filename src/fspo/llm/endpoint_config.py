@@ -60,6 +60,11 @@ class EndpointConfig(Section):
         return f"{self.model} at {self.base_url}"
 
     @property
+    def server(self) -> tuple[str, str]:
+        """The model's name and the address: endpoints that agree in them share an account and a file of answers."""
+        return self.model, self.base_url.rstrip("/")
+
+    @property
     def lacks_key(self) -> bool:
         """Whether the variable that is to hold the key is not set here, so that requests go without one."""
         return self.key_variable is not None and not self.key()

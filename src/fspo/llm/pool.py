@@ -40,7 +40,7 @@ class _Server(NamedTuple):
 
     @classmethod
     def of(cls, config: EndpointConfig) -> _Server:
-        return cls(config.model, config.base_url.rstrip("/"))
+        return cls(*config.server)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 import yaml
@@ -166,22 +167,24 @@ _Tokens = tuple[float, float]
 
 
 def _accounts(config: RunConfig, found: RequestEstimate) -> Iterator[tuple[Budget, str, _Tokens, _Tokens]]:
-    """Each endpoint's budget, where it is set, and the tokens asked of it, without and with what may come again."""
+    """Each budget, where it is set, and the tokens asked of its server, without and with what may come again."""
     weights = sum(member.weight for member in config.ensemble)
-    shares: dict[str, tuple[Budget, str, float, bool]] = {}
-    if config.endpoint is not None:
-        key = config.endpoint.model_dump_json()
-        shares[key] = (config.endpoint.budget, "endpoint.budget", 0.0 if config.ensemble else 1.0, True)
-    for place, member in enumerate(config.ensemble):
-        if member.endpoint is not None:  # a member that is named twice, or is asked too, has one account
-            key = member.endpoint.model_dump_json()
-            budget, where, share, asked = shares.get(
-                key, (member.endpoint.budget, f"ensemble[{place}].endpoint.budget", 0.0, False)
-            )
-            shares[key] = (budget, where, share + member.weight / weights, asked)
-    for budget, where, share, asked in shares.values():
-        total, most = (_tokens(row, found.responses, share, asked) for row in (found.total, found.most))
-        yield budget, where, total, most
+    shares: dict[tuple[str, str], float] = defaultdict(float)
+    budgets: dict[tuple[str, str], dict[str, tuple[Budget, str]]] = defaultdict(dict)
+    members = [
+        (member.endpoint, f"ensemble[{place}].endpoint.budget", member.weight / weights)
+        for place, member in enumerate(config.ensemble)
+    ]
+    asked = (config.endpoint, "endpoint.budget", 0.0 if config.ensemble else 1.0)
+    for endpoint, where, share in (asked, *members):
+        if endpoint is not None:  # all endpoints of a server have one account
+            shares[endpoint.server] += share
+            budgets[endpoint.server].setdefault(endpoint.budget.model_dump_json(), (endpoint.budget, where))
+    for server, share in shares.items():
+        all_else = config.endpoint is not None and config.endpoint.server == server
+        total, most = (_tokens(row, found.responses, share, all_else) for row in (found.total, found.most))
+        for budget, where in budgets[server].values():
+            yield budget, where, total, most
 
 
 def _tokens(row: Stage, responses: Stage, share: float, asked: bool) -> _Tokens:
