@@ -222,6 +222,20 @@ def test_synthesis_is_that_of_the_command_line(tmp_path: Path) -> None:
     assert not (tmp_path / "other").exists()
 
 
+def test_what_can_not_be_synthesized_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "my domain").mkdir()
+    for domain, settings, error, message in (
+        ("no such domain", {}, DataError, "There is no domain 'no such domain'"),
+        (tmp_path / "my domain", {}, DataError, r"my domain has no domain\.yaml"),
+        ("elix-easy", {"on_existing": "replace"}, ConfigError, "'replace'; choose 'resume', 'overwrite', 'fail'"),
+        ("elix-easy", {"evaluation": {"shots": 2}}, ConfigError, "'evaluation' is a setting of a run"),
+        ("elix-easy", {"seeds": 3}, ConfigError, r"did you mean 'synthesis\.seed'"),
+    ):
+        with pytest.raises(error, match=message):
+            fspo.synthesize(domain, tmp_path / "run", progress=Silent(), **settings)  # type: ignore[arg-type]
+    assert not (tmp_path / "run").exists()
+
+
 def test_tables_come_in_and_go_out(tmp_path: Path) -> None:
     whole = small_dataset("t")
     table = whole.to_pandas()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -70,20 +71,32 @@ def synthesize(
     from fspo.runs.folder import DATA, RunFolder
     from fspo.runs.preflight import opened
 
+    try:
+        policy = Existing(on_existing)
+    except ValueError as error:
+        raise ConfigError(
+            f"on_existing is {on_existing!r}; choose {', '.join(repr(str(one)) for one in Existing)}."
+        ) from error
     if isinstance(domain, RunConfig):
         if settings:
             raise ConfigError("The settings of a configuration are in it; leave out the others, or change it first.")
         config = domain if output is None else domain.model_copy(update={"output": Path(expanded(output))})
     else:
         run = {name: settings.pop(name) for name in _OF_RUN if name in settings}
+        if other := sorted(settings.keys() & RunConfig.model_fields.keys()):
+            raise ConfigError(
+                f"synthesize: '{other[0]}' is a setting of a run and not of its data; leave it out, or give the "
+                "configuration of a run."
+            )
         place = expanded(domain)
-        values = {"name": Path(place).resolve().name if Path(place).is_dir() else str(domain), **run}
+        called = Path(place).resolve().name if Path(place).is_dir() else str(domain)
+        values = {"name": re.sub(r"[^\w.-]+", "-", called).strip("-") or "run", **run}
         if output is not None:
             values["output"] = str(expanded(output))
         chosen = {"domain": str(place), **settings}
         config = configuration({**values, "synthesis": chosen}, "synthesize")
     folder = RunFolder(config)
-    with opened(folder, [DATA], Existing(on_existing)):
+    with opened(folder, [DATA], policy):
         pipeline.synth(folder, progress or PlainProgress(sys.stderr))
     return SplitDataset.load(folder.data)
 
