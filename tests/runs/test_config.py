@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from fspo.errors import ConfigError
 from fspo.methods.table import USUAL
 from fspo.runs.config import RunConfig, load_config, methods_of
+from tests.synthesis.helpers import write_domain
 
 ROOT = Path(__file__).parents[2]
 
@@ -194,6 +196,15 @@ def test_what_is_wrong_is_said_in_one_sentence_with_its_line(tmp_path: Path, tex
         load_config(written(tmp_path, text))
     assert "\n" not in str(caught.value)
     assert "pydantic" not in str(caught.value).lower()
+
+
+@pytest.mark.parametrize(
+    ("own", "place"), [("", "domain.yaml, settings: 'synthesis.pairs'"), (", pairs: few", "run.yaml, line 1: ")]
+)
+def test_a_wrong_setting_of_a_domain_is_told_by_its_file(own: str, place: str, tmp_path: Path) -> None:
+    folder = write_domain(tmp_path / "mine", domain="{about: Talk., licence: ours, settings: {pairs: many}}")
+    with pytest.raises(ConfigError, match=re.escape(place)):
+        load_config(written(tmp_path, f"synthesis: {{domain: {folder}{own}}}"))
 
 
 def test_a_bad_override_is_told_as_an_override() -> None:

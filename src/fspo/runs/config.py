@@ -31,6 +31,7 @@ from fspo.printing import command, nearest, suggestion
 from fspo.pydantic_errors import Key, Section, first_fault
 from fspo.runs.yaml_file import Settings, read_settings
 from fspo.synthesis.config import RENAMED, ExecutorConfig, SynthesisConfig
+from fspo.synthesis.domain_files import open_domain, settings_of
 from fspo.training.config import TrainingConfig
 
 __all__ = ["EVERY", "RunConfig", "load_config", "methods_of", "readers_of", "training_endpoints"]
@@ -395,6 +396,8 @@ def _of_row(
 def _explain(error: ValidationError, settings: Settings, model: type[BaseModel], above: Key = ()) -> ConfigError:
     """One sentence on the first thing wrong, with where it was written."""
     fault = first_fault(error, model, above)
+    if file := _domain_file(fault.key, settings):
+        return ConfigError(f"{file}, settings: {fault.sentence}")
     where, new = settings.where(fault.key), RENAMED.get(fault.key[-1]) if fault.key[:-1] == ("synthesis",) else None
     if new is not None and fault.kind == "extra_forbidden":
         return ConfigError(f"{where}: '{'.'.join(fault.key)}' is gone; write {new}.")
@@ -407,6 +410,17 @@ def _explain(error: ValidationError, settings: Settings, model: type[BaseModel],
         )
         return ConfigError(f"{where}: {unknown}; write {' or '.join(places)}.")
     return ConfigError(f"{where}: {fault.sentence}")
+
+
+def _domain_file(key: Key, settings: Settings) -> str:
+    """The file of the domain that gives this setting of synthesis; empty if the run itself does, or none."""
+    given = settings.values.get("synthesis")
+    if key[:1] != ("synthesis",) or not key[1:] or not isinstance(given, dict) or key[1] in given:
+        return ""
+    domain = given.get("domain")
+    if not isinstance(domain, str) or key[1] not in settings_of(domain):
+        return ""
+    return f"{open_domain(domain).file('domain.yaml')}"
 
 
 def _other_places(key: Key) -> list[str]:
