@@ -122,3 +122,11 @@ def test_only_a_similar_name_is_suggested(tmp_path: Path) -> None:
         read_settings(tmp_path / "nope.yaml")
     with pytest.raises(ConfigError, match=r"; did you mean .*run\.yaml\?$"):
         read_settings(tmp_path / "runs.yaml")
+
+
+def test_nothing_is_set_below_a_list_or_a_single_value() -> None:
+    settings = Settings("run.yaml", {"ensemble": [{"weight": 1}], "seed": 3})
+    with pytest.raises(ConfigError, match="ensemble is a list, which is set as a whole"):
+        settings.override(["ensemble.0.weight=2"])
+    with pytest.raises(ConfigError, match="seed is a single value"):
+        settings.override(["seed.x=2"])

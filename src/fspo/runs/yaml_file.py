@@ -84,8 +84,9 @@ class Settings:
                 inner = target[part] = {}
             if not isinstance(inner, dict):
                 above = ".".join(key[:depth])
+                what = "a list, which is set as a whole" if isinstance(inner, list) else "a single value"
                 raise ConfigError(
-                    f"--set {shown_override(assignment)}: {above} is a single value, so nothing can be set below it."
+                    f"--set {shown_override(assignment)}: {above} is {what}, so nothing can be set below it."
                 )
             target = inner
         target[key[-1]] = value
