@@ -24,6 +24,7 @@ from fspo.preferences.sampling import check_no_leak
 from fspo.preferences.splits import Splits
 from fspo.progress import Silent, Task
 from fspo.synthesis.config import SynthesisConfig
+from fspo.synthesis.disagreement import LEAST_SHARED
 from fspo.synthesis.domain import load_domain
 from fspo.synthesis.labels import InProcessExecutor
 from fspo.synthesis.shards import Labeller, Shard
@@ -173,6 +174,14 @@ def test_users_who_are_too_much_alike_are_made_anew(tmp_path: Path) -> None:
     assert alike["made_anew"] >= 1
     left = made(config_of(**settings, disagreement=None), tmp_path / "b")["casting"]
     assert left == {"made_anew": 0, "outside": {}}
+
+
+def test_disagreement_that_is_not_known_is_no_number(tmp_path: Path) -> None:
+    found = made(config_of(shared_pairs=LEAST_SHARED - 1), tmp_path)["disagreement"]
+    assert found["mean"] is None
+    for place, row in enumerate(found["matrix"]):
+        assert row[place] == 0.0
+        assert {value for other, value in enumerate(row) if other != place} == {None}
 
 
 def test_a_judge_of_the_first_place_leaves_no_labels_and_is_told(tmp_path: Path) -> None:

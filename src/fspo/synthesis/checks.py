@@ -286,7 +286,7 @@ def _disagreement(matrix: Matrix | None, pairs: int) -> dict[str, Any]:
     shown = range(0, len(matrix.users), step)
     return {
         "users": [matrix.users[place] for place in shown],
-        "matrix": [[_figure(matrix.shares[i, j]) or 0.0 for j in shown] for i in shown],
+        "matrix": [[_figure(matrix.shares[i, j]) for j in shown] for i in shown],
         "pairs": pairs,
         "mean": _figure(matrix.mean),
     }
