@@ -18,6 +18,7 @@ from fspo.methods.table import METHODS
 from fspo.runs.config import RunConfig, load_config
 from fspo.runs.existing import Existing
 from fspo.runs.folder import DATA, EVALUATION, RunFolder, benchmark_part, method_part, methods_of
+from tests.synthesis.helpers import write_domain
 
 
 def folder(tmp_path: Path, **values: object) -> RunFolder:
@@ -243,6 +244,20 @@ def test_other_writers_are_other_data_and_what_is_asked_ahead_is_not(tmp_path: P
     make(run(50, 1.0, 2.0), DATA)
     with pytest.raises(ConfigError, match="ensemble"):
         make(run(50, 1.0, 3.0), DATA)
+
+
+@pytest.mark.parametrize("policy", [Existing.RESUME, Existing.OVERWRITE])
+def test_a_folder_may_be_written_in_another_way(
+    policy: Existing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_domain(tmp_path / "mine")
+    monkeypatch.chdir(tmp_path)
+    for name in ("mine/", "./mine", str(tmp_path / "mine")):
+        make(folder(tmp_path / "domain", synthesis={"domain": name}), DATA, policy=policy)
+        make(folder(tmp_path / "data", data=name), DATA, policy=policy)
+    write_domain(tmp_path / "other" / "mine")
+    with pytest.raises(ConfigError, match=r"other/mine"):
+        make(folder(tmp_path / "domain", synthesis={"domain": "other/mine"}), DATA, policy=policy)
 
 
 def test_a_stage_refuses_inputs_of_other_settings_and_names_the_verb(tmp_path: Path) -> None:

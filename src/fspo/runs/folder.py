@@ -32,6 +32,7 @@ from fspo.runs.made import RUN
 from fspo.runs.versions import versions
 from fspo.runs.yaml_file import read_settings
 from fspo.synthesis.config import asks_models, usual_settings
+from fspo.synthesis.domain_files import domain_names
 from fspo.training.config import HARMLESS
 
 __all__ = ["DATA", "EVALUATION", "RunFolder", "benchmark_part", "method_part", "methods_of"]
@@ -176,7 +177,7 @@ class RunFolder:
                 f"overwritten; {_elsewhere()}, or give this run the name {name} if that one shall go."
             )
         then, now = _domain(made.get(DATA)), self.config.synthesis.domain
-        if DATA in losing and self.config.data is None and then not in ("", now):
+        if DATA in losing and self.config.data is None and then and _full(then) != _full(now):
             raise ConfigError(
                 f"{self.data} was made on the domain {then}, and this run is on the domain {now}, so nothing is "
                 f"overwritten; {_elsewhere()}."
@@ -224,7 +225,7 @@ class RunFolder:
     def _check_part(self, part: str, then: Mapping[str, Any], chosen: set[str]) -> None:
         now = self._settings(part)
         settings = {name: value for name, value in then.items() if name not in _NOTED}
-        then, now = (self._without_idle(each, part) for each in (_upgraded(settings, now), now))
+        then, now = (_placed(self._without_idle(each, part)) for each in (_upgraded(settings, now), now))
         then, now = _of_common_adaptations(then, now)
         found = same(then, now, known=["weights"], usual=self._usual(part))
         if not found:
@@ -455,6 +456,21 @@ def _upgraded(then: Any, now: Any) -> Any:
     if isinstance(then, list) and isinstance(now, list) and len(then) == len(now):
         return [_upgraded(one, other) for one, other in zip(then, now, strict=True)]
     return then
+
+
+def _placed(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a part with its data's folder, or that of their domain, in full, however they were written."""
+    found = dict(settings)
+    if isinstance(found.get("data"), str):
+        found["data"] = _full(found["data"])
+    if domain := _domain(found):
+        found["synthesis"] = {**found["synthesis"], "domain": _full(domain)}
+    return found
+
+
+def _full(name: str) -> str:
+    """The full path of a folder; any other name, such as that of a domain of the package, is itself."""
+    return str(Path(name).resolve()) if name not in domain_names() and Path(name).is_dir() else name
 
 
 def _of_common_adaptations(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
