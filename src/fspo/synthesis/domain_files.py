@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from functools import cached_property
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -125,6 +126,11 @@ class UsersFile(_Row):
     """The factor whose value names the user's own topic, one of those of questions.yaml."""
     own_share: float = Field(0.5, ge=0, le=1)
     """Share of a user's pairs that are on their own topic."""
+
+    @cached_property
+    def by_id(self) -> dict[str, PersonRow]:
+        """Id -> the listed user."""
+        return {person.id: person for person in self.users}
 
     @model_validator(mode="after")
     def _whole(self) -> UsersFile:

@@ -209,7 +209,7 @@ def make_user(config: SynthesisConfig, domain: Domain, slot: UserSlot, attempt: 
         weights = {name: round(weight, 6) for name, weight in slot.direction.traits.items()}
         return User(slot.id, text, weights, slot.group)
     if users.users:
-        person = next(person for person in users.users if person.id == slot.id)
+        person = users.by_id[slot.id]
         return User(person.id, person.text, _unit(person.weights), slot.group)
     rng = random.Random(f"{config.seed}/users/{slot.id}/{attempt}")
     drawn = {factor: rng.choice(users.traits[factor]) for factor in users.draw}
