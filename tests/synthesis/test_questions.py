@@ -40,6 +40,14 @@ def test_works_are_all_asked_about_before_a_second_question_on_one() -> None:
     assert {question.kind for question in made.items} == {"film", "series", "anime", "book"}
 
 
+def test_new_questions_of_a_domain_of_works_have_the_kind_that_personas_name() -> None:
+    config = config_of(domain="reviews", works=3, questions=40)
+    made = make_questions(config, load_domain("reviews"), ScriptedModel(), Silent())
+    new = [question for question in made.items if not question.seed]
+    assert new and all(question.kind == question.topic and not question.title for question in new)
+    assert all(question.unit == question.text for question in new)
+
+
 def test_new_questions_are_written_after_examples_of_one_topic(tmp_path: Path) -> None:
     domain, model = load_domain(str(write_domain(tmp_path / "mine"))), ScriptedModel()
     made = make_questions(config_of(domain="mine", questions=16), domain, model, Silent())

@@ -144,7 +144,7 @@ def _augment(
     result: Questions,
     progress: Progress,
 ) -> None:
-    topics = list(dict.fromkeys(seed.topic for seed in seeds))
+    topics, kinds = list(dict.fromkeys(seed.topic for seed in seeds)), _kinds(seeds)
     with progress.task("Writing questions", total=config.questions - len(result.items)) as task:
         for turn in range(config.augment_rounds):
             missing = config.questions - len(result.items)
@@ -166,7 +166,7 @@ def _augment(
                         mark_unusable(llm, request)
                     for text in items:
                         if len(result.items) < config.questions:
-                            _take(text, topic, domain.file.language, known, result)
+                            _take(text, topic, kinds[topic], domain.file.language, known, result)
                 found = len(result.items) - before
                 task.skip(found) if all(completion.kept for completion in piece) else task.advance(found)
     if len(result.items) < config.questions:
@@ -191,7 +191,15 @@ def _request(
     return config.request(Message("user", text), max_tokens=TOKENS * AT_ONCE, seed=rng.randrange(2**31))
 
 
-def _take(text: str, topic: str, language: str, known: Overlaps, result: Questions) -> None:
+def _kinds(seeds: Iterable[Question]) -> dict[str, str]:
+    """Topic -> the kind of work that all its questions are about; empty where they are about several, or none."""
+    found: dict[str, set[str]] = {}
+    for seed in seeds:
+        found.setdefault(seed.topic, set()).add(seed.kind)
+    return {topic: kinds.pop() if len(kinds) == 1 else "" for topic, kinds in found.items()}
+
+
+def _take(text: str, topic: str, kind: str, language: str, known: Overlaps, result: Questions) -> None:
     count = len(words(text))
     why = fault(text, min_words=1, language=language)
     if why is not None:
@@ -203,7 +211,7 @@ def _take(text: str, topic: str, language: str, known: Overlaps, result: Questio
     elif not known.add(text):
         result.rejected["near-duplicate question"] += 1
     else:
-        result.items.append(Question.of(text, topic, seed=False))
+        result.items.append(Question.of(text, topic, kind, seed=False))
 
 
 def _in_turns(columns: Sequence[Sequence[Item]]) -> Iterable[Item]:
