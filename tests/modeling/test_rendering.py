@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fspo.errors import DataError
 from fspo.modeling.chat import control_ids
-from fspo.modeling.layouts import ShotTemplate
+from fspo.modeling.layouts import LAYOUTS, LayoutName, ShotTemplate
 from fspo.modeling.loading import load_tokenizer
 from fspo.modeling.rendering import EpisodeRenderer, TokenizedEpisode
 from fspo.preferences.types import Episode, Preference
@@ -226,19 +226,30 @@ def test_room_that_is_kept_free_costs_shots_and_no_query(tokenizer: Any) -> None
 def test_where_the_introduction_changes_how_a_shot_is_split_nothing_overruns_the_limit(
     builtin_model_path: Path,
 ) -> None:
-    renderer = labelled(load_tokenizer(builtin_model_path))
+    renderer = labelled(load_tokenizer(builtin_model_path), remembered=100)
     introduction, shot = ShotTemplate().introduction, ShotTemplate().render_shot(preference(0), first=False)
     apart = len(renderer.render_response(introduction)) + len(renderer.render_response(shot)) - 1
     assert len(renderer.render_response(introduction + shot)) > apart, "this tokenizer shows nothing"
     whole = episode(5, 2)
     for limit in range(70, 260):
-        limited = replace(renderer, max_length=limit)
+        limited = renderer._with(max_length=limit)
         assert limited.render(whole).longest <= limit
         trimmed, dropped = limited.trim(whole)
         assert len(trimmed.shots) == 5 - dropped
         assert limited.render(trimmed).dropped_shots == limited.render(trimmed.flip_shots()).dropped_shots == 0
         asked = limited.render_prompt(whole.shots, "Hello", reserve=9)
         assert len(asked.trunk_ids) + len(asked.prompt_ids) + 9 <= limit
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_texts_that_are_remembered_have_the_same_ids(tokenizer: Any, layout: LayoutName) -> None:
+    fresh, remembering = (EpisodeRenderer(tokenizer, "both", layout=layout, remembered=size) for size in (0, 50))
+    whole = episode(3, 2)
+    # As a query and as a shot, first and later, described and not, and again.
+    for shown in (whole, replace(whole, shots=whole.shots[::-1], description=""), whole.first_shots(0), whole):
+        for one in (shown, replace(shown, queries=shown.shots[:1] or shown.queries)):
+            assert remembering.render(one) == fresh.render(one)
+            assert remembering.render_twins(one) == fresh.render_twins(one)
 
 
 def test_other_words_around_shots_make_another_identity(tokenizer: Any) -> None:

@@ -12,6 +12,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -160,9 +161,10 @@ class TurnEncoder:
         text: encodes one text by itself.
     """
 
-    def __init__(self, tokenizer: Any) -> None:
-        """Read the tokenizer's control tokens once."""
+    def __init__(self, tokenizer: Any, *, remembered: int = 0) -> None:
+        """Read the tokenizer's control tokens once; the ids of so many latest texts are remembered."""
         self._tokenizer, self.text = tokenizer, TextEncoder(tokenizer)
+        self._encoded = lru_cache(remembered)(self._encode)
         # With the unknown token: here its name would be read as the token.
         self._control = control_ids(tokenizer)
         self._expected: dict[tuple[str, ...], list[int]] = {}
@@ -178,6 +180,9 @@ class TurnEncoder:
         Raises:
             DataError: the tokenizer makes a control token of a text, however its characters are cut.
         """
+        return self._encoded(tuple(parts), before, after)
+
+    def _encode(self, parts: tuple[str, ...], before: str, after: str) -> tuple[int, ...]:
         woven = self._woven(parts, before, after)
         if woven is not None:
             return woven

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, Literal
 
 from fspo.errors import DataError
@@ -95,11 +95,13 @@ class EpisodeRenderer:
     """Other words of the labelled layout."""
     prefix: tuple[int, ...] = ()
     """Ids in front of everything, such as virtual tokens."""
+    remembered: int = 0
+    """The ids of so many texts are remembered, for a training, which reads each text many times."""
 
     def __post_init__(self) -> None:
         """Read the chat format and the control tokens once."""
-        turns = TurnEncoder(self.tokenizer)
-        self._encode = turns.text.encode
+        turns = TurnEncoder(self.tokenizer, remembered=self.remembered)
+        self._encode = lru_cache(self.remembered)(turns.text.encode)
         self.format = ChatFormat.of(self.tokenizer)
         self._layout = layout_named(self.layout, self.tokenizer, turns)
         if self.template is not None and isinstance(self._layout, LabelledLayout):
@@ -178,11 +180,6 @@ class EpisodeRenderer:
             for prefix, twin in zip(prefixes, twins, strict=True)
         ]
         kept = min(map(len, fitting))
-        if not kept:
-            for twin in twins:
-                for query in twin.queries:
-                    what = f"The query {query.prompt[:60]!r} of user {twin.user!r} and its longer response"
-                    self._check_room(self.bare_length(query, twin.description), what)
         rendered = []
         for twin, prefix, parts in zip(twins, prefixes, fitting, strict=True):
             shown = self._visible(twin.shots)
@@ -198,6 +195,8 @@ class EpisodeRenderer:
                 for count in _steps(shots, kept)
                 for index, query in enumerate(twin.queries)
             )
+            if not kept:
+                self._check_branches(twin, branches)
             rendered.append(TokenizedEpisode(trunk, boundaries, branches, len(shown) - kept))
         return rendered
 
@@ -371,6 +370,15 @@ class EpisodeRenderer:
         before, prompt = self._bare(query.messages, "")
         shared = common_beginning(before, opening)
         return Branch((*before[shared:], *prompt), responses, shared, 0, index)
+
+    def _check_branches(self, episode: Episode, branches: Sequence[Branch]) -> None:
+        """Check that queries without shots have room."""
+        for branch in branches:
+            query = episode.queries[branch.query]
+            what = f"The query {query.prompt[:60]!r} of user {episode.user!r} and its longer response"
+            self._check_room(
+                branch.boundary + len(branch.prompt_ids) + max(map(len, branch.responses), default=0), what
+            )
 
     def _start(self, description: str) -> tuple[int, ...]:
         return self._layout.start(self._described(description))

@@ -81,6 +81,9 @@ MEMORY_ADVICE = (
 _AROUND_DRAFT = 16
 """More tokens than the words around a description have."""
 
+_REMEMBERED_TEXTS = 4096
+"""A training reads each text in many steps, and its ids take some 10 kB."""
+
 TRAINING_FILE = "training.json"
 """What was trained on what, and whether it is finished."""
 
@@ -321,7 +324,11 @@ class Training:
         reference = reference_of(policy, frozen) if lora or frozen is not None else None
         max_length = max_length_of(self.config, context_length(policy))
         renderer = EpisodeRenderer(
-            self.start.load_tokenizer(), context=self.context, max_length=max_length, layout=self.config.layout
+            self.start.load_tokenizer(),
+            context=self.context,
+            max_length=max_length,
+            layout=self.config.layout,
+            remembered=_REMEMBERED_TEXTS,
         )
         read = fitted_for(self.config, self.dataset, renderer)
         with read.explaining("the training part"):
