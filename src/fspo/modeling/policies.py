@@ -11,7 +11,8 @@ import os
 import shutil
 import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from fnmatch import fnmatch
 from pathlib import Path
@@ -318,12 +319,21 @@ def _save_adapters(
     elif start is not None:
         base = ""
     name = f"adapter-{len(older)}"
-    with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # peft asks the hub for the base model's configuration, and warns where it can't
+    with warnings.catch_warnings(), _without_card(model):
+        # peft asks the hub for the base model's configuration, and warns where it can't
+        warnings.simplefilter("ignore")
         model.save_pretrained(str(staging / name), save_embedding_layers=False, state_dict=weights)
     return base, (*older, name)
+
+
+@contextmanager
+def _without_card(model: PeftModel) -> Iterator[None]:
+    """Let peft write no model card beside an adapter: its form, not filled in, takes longer than the weights."""
+    vars(model)["create_or_update_model_card"] = lambda output_dir: None
+    try:
+        yield
+    finally:
+        del vars(model)["create_or_update_model_card"]
 
 
 def check_adapter(folder: Path) -> None:
