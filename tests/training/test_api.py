@@ -245,12 +245,13 @@ def test_a_finished_training_is_used_as_if_it_had_just_ended(
     tiny_model_path: Path, tmp_path: Path, lora: LoraSettings | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     question = ("u0", "What about book 99?", ["It was good, 99!", "It was bad and slow, 99."])
-    first = trainer(tiny_model_path, tmp_path / "policy", lora=lora, eval_dataset=others())
+    measured_on: dict[str, Any] = {"eval_dataset": others(), "evaluate_episodes": 4}
+    first = trainer(tiny_model_path, tmp_path / "policy", lora=lora, **measured_on)
     before = first.evaluate()
     first.train()
     measured = (first.reward(*question), first.reward(*question, against="mirror"), first.evaluate())
     assert measured[2] != before
-    again = trainer(tiny_model_path, tmp_path / "policy", lora=lora, eval_dataset=others())
+    again = trainer(tiny_model_path, tmp_path / "policy", lora=lora, **measured_on)
     interrupted_after(monkeypatch, 0)
     assert again.train().global_step == 4
     repeated = (again.reward(*question), again.reward(*question, against="mirror"), again.evaluate())

@@ -44,6 +44,11 @@ def run(model: Path, out: Path, **changes: Any) -> Path:
     return train_policy(tiny_settings(**settings), mine, model=model, out=out, validation=held_out)
 
 
+def unmeasured(model: Path, out: Path, steps: int) -> Path:
+    """The same training for so many steps, which measures nothing."""
+    return run(model, out, steps=steps, keep_best=False, evaluate_every=0)
+
+
 def evaluations(out: Path) -> dict[int, tuple[float, float]]:
     return {r["step"]: (r["eval_margin_accuracy"], r["eval_margin"]) for r in figures(out) if "eval_margin" in r}
 
@@ -81,9 +86,8 @@ def test_the_weights_of_the_best_evaluation_are_the_policy(kept: Path, tiny_mode
     best = read_json(kept / TRAINING_FILE)["kept_step"]
     assert best == min(step for step in measured if measured[step] == max(measured.values()))
     assert 1 < best < STEPS, "else the test would show little"
-    until_then = run(tiny_model_path, tmp_path / "short", steps=best, keep_best=False)
-    assert same(weights(kept), weights(until_then))
-    assert not same(weights(kept), weights(run(tiny_model_path, tmp_path / "last", keep_best=False)))
+    assert same(weights(kept), weights(unmeasured(tiny_model_path, tmp_path / "short", best)))
+    assert not same(weights(kept), weights(unmeasured(tiny_model_path, tmp_path / "last", STEPS)))
     assert not (kept / "checkpoints").exists()
 
 
@@ -132,8 +136,7 @@ def test_it_stops_when_nothing_gets_better(tiny_model_path: Path, tmp_path: Path
     best = max(measured, key=lambda step: measured[step])
     assert max(measured) == len(figures(whole)) == best + 4 < 40
     kept_step = best if keep_best else best + 4
-    plain = run(tiny_model_path, tmp_path / "plain", steps=kept_step, keep_best=False)
-    assert same(weights(whole), weights(plain))
+    assert same(weights(whole), weights(unmeasured(tiny_model_path, tmp_path / "plain", kept_step)))
     # Killed after it stopped, before the policy was written, it takes no further step.
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(train, "save_policy", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
@@ -208,4 +211,4 @@ def test_killed_after_two_bests_since_the_checkpoint_it_has_the_one_before(
     monkeypatch.setattr(trainer.PolicyTrainer, "evaluate_episodes", lambda _: dict.fromkeys(selection._FIGURES, -1.0))
     run(tiny_model_path, tmp_path / "cut", save_every=3)
     assert read_json(tmp_path / "cut" / TRAINING_FILE)["kept_step"] == 3
-    assert same(weights(tmp_path / "cut"), weights(run(tiny_model_path, tmp_path / "short", steps=3, keep_best=False)))
+    assert same(weights(tmp_path / "cut"), weights(unmeasured(tiny_model_path, tmp_path / "short", 3)))
