@@ -1,11 +1,12 @@
 """Programs in processes of their own that have the libraries imported already.
 
 Importing torch, transformers and peft is most of what a command on a tiny model costs. One process imports them for all
-workers of pytest, does nothing else, and forks for each program: `python -m MODULE ARGUMENTS` or `python -c CODE` with
-its own arguments, environment, folder and streams, which can be killed at any moment. It ends as the interpreter ends,
-but takes no module apart. Two more things are not those of a new process: what a library reads from the environment
-while it is imported, except where a hub is, and the seed of hashes. So a test that sets such a variable, or that is
-about starting, starts the program itself.
+processes of a run of pytest, does nothing else, and forks for each program: `python -m MODULE ARGUMENTS` or `python -c
+CODE` with its own arguments, environment, folder and streams, which can be killed at any moment. The workers of pytest
+are such programs too (`tests.forked_python`). A program ends as the interpreter ends, but takes no module apart, and it
+is killed if the process that asked for it ends first. Two more things are not those of a new process: what a library
+reads from the environment while it is imported, except where a hub is, and the seed of hashes. So a test that sets such
+a variable, or that is about starting, starts the program itself.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import IO, NoReturn
 
 import numpy
@@ -155,8 +156,8 @@ forking = SimpleNamespace(run=_like_subprocess, Popen=subprocess.Popen, PIPE=sub
 
 @functools.cache
 def _server() -> socket.socket:
-    """A connection to the process that forks, which the first worker starts, and which ends after the last one."""
-    name = f"\0fspo-tests-{os.getuid()}-{os.environ.get('PYTEST_XDIST_TESTRUNUID', os.getpid())}"  # in no folder
+    """A connection to the process that forks, which the first to need it starts, and which ends after the last one."""
+    name = f"\0fspo-tests-{os.getuid()}-{os.environ.get('FSPO_TESTS', os.getpid())}"  # in no folder
     while True:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
@@ -222,15 +223,20 @@ def _close(*handles: int | socket.socket) -> None:
 
 
 def _keep(reply: socket.socket, handles: list[int]) -> None:
-    """Return in a child of this process; here, say how it ends."""
+    """Return in a child of this process; here, say how it ends, and kill it if who asked for it is gone."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     if not (child := os.fork()):
         reply.close()
         return
     for handle in handles:
         os.close(handle)
-    reply.send(str(child).encode())
-    reply.send(str(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])).encode())
+    with contextlib.suppress(ConnectionError):  # who asked is gone
+        reply.send(str(child).encode())
+    if reply in select.select([reply, os.pidfd_open(child)], [], [])[0]:
+        os.kill(child, signal.SIGKILL)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    with contextlib.suppress(ConnectionError):
+        reply.send(str(code).encode())
     os._exit(0)
 
 
@@ -290,7 +296,8 @@ def _run(module: str) -> None:
     if module == "-c":
         code = compile(sys.argv.pop(1), "<string>", "exec")
         sys.argv[0] = module
-        exec(code, {"__name__": "__main__"})
+        main = sys.modules["__main__"] = ModuleType("__main__")
+        exec(code, main.__dict__)
     else:
         runpy.run_module(module, run_name="__main__", alter_sys=True)
 

@@ -11,8 +11,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import IO
 
+import psutil
 import pytest
 
+from tests import forked_python
 from tests.preloaded import start
 
 PROGRAM = """
@@ -94,3 +96,33 @@ def test_where_a_hub_is_may_differ_from_program_to_program(tmp_path: Path, strea
         assert start("of_the_test", env=environment, cwd=tmp_path, stdout=said).wait(60) == 0
     said.seek(0)
     assert said.read() == "http://127.0.0.1:1 False /1/hub\nhttp://127.0.0.1:2 False /2/hub\n"
+
+
+def test_it_stands_in_for_an_interpreter(tmp_path: Path) -> None:
+    python = forked_python.executable(tmp_path)
+    code = "import os, sys; assert 'torch' in sys.modules; print(sys.argv, os.getcwd(), sys.stdin.read()); sys.exit(3)"
+    command = [python, "-u", "-c", code, "a b"]
+    done = subprocess.run(command, cwd=tmp_path, input="typed", capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (3, f"['-c', 'a b'] {tmp_path} typed\n", "")
+    module = subprocess.run([python, "-m", "fspo", "--version"], capture_output=True, text=True, check=True)
+    assert module.stdout.startswith("fspo ")
+
+
+@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGKILL])
+def test_what_stands_in_for_an_interpreter_and_its_program_end_together(tmp_path: Path, sign: signal.Signals) -> None:
+    command = [
+        forked_python.executable(tmp_path),
+        "-c",
+        "import os, time; print(os.getpid(), flush=True); time.sleep(600)",
+    ]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as going:
+        assert going.stdout is not None
+        program = psutil.Process(int(going.stdout.readline()))
+        going.send_signal(sign)
+        assert going.wait(60) == -sign
+        program.wait(60)
+
+
+def test_what_stands_in_for_an_interpreter_dies_of_the_same_signal(tmp_path: Path) -> None:
+    command = [forked_python.executable(tmp_path), "-c", "import os; os.kill(os.getpid(), 9)"]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL

@@ -1,12 +1,10 @@
 from __future__ import annotations
 
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-import fspo
+from tests import preloaded
 
 # More than any block that glibc would take from its heap by itself (32 MB), so that by default each is fetched anew.
 PROGRAM = """
@@ -29,13 +27,8 @@ print(kept, fetched, faults())
 
 def measured(program: str = PROGRAM, **environment: str) -> list[str]:
     # In a process of its own: it can't be undone.
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        env={"PYTHONPATH": str(Path(fspo.__file__).parents[1]), "OMP_NUM_THREADS": "1"} | environment,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = preloaded.run("-c", program, env={"OMP_NUM_THREADS": "1"} | environment)
+    assert done.returncode == 0, done.stderr
     return done.stdout.split()
 
 

@@ -6,12 +6,13 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import IO
 
+import psutil
 import torch
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.utils.launch import prepare_multi_gpu_env
@@ -20,9 +21,9 @@ from typer.testing import CliRunner
 
 from fspo.cli.main import app
 from fspo.files import read_jsonl
-from tests import preloaded
+from tests import forked_python, preloaded
 
-__all__ = ["METHODS", "ROOT", "TOLERANCE", "Recorded", "call", "gap", "launch", "moved", "two_ranks", "weights_gap"]
+__all__ = ["METHODS", "ROOT", "TOLERANCE", "Recorded", "call", "gap", "launched", "moved", "two_ranks", "weights_gap"]
 
 ROOT = Path(__file__).parents[2]
 METHODS = ("ipo", "fspo")
@@ -86,19 +87,28 @@ def call(*arguments: object) -> None:
     assert result.exit_code == 0, result.output
 
 
-def launch(kind: str, *arguments: object) -> subprocess.Popen[str]:
-    """Start `fspo` as two processes by accelerate; they are in a session of their own."""
-    accelerate = [sys.executable, "-m", "accelerate.commands.launch", "--main_process_port", "0"]
-    command = [*accelerate, "--config_file", str(ROOT / f"configs/accelerate/{kind}.yaml"), "-m", "fspo"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    return subprocess.Popen(
-        [*command, *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment,
-        start_new_session=True,
-    )
+@contextmanager
+def launched(
+    kind: str, folder: Path, *arguments: object
+) -> Iterator[tuple[preloaded.Program | subprocess.Popen[bytes], IO[str]]]:
+    """`fspo` as two processes of accelerate's launcher, and the file of what they print; all are forked."""
+    launcher = ("accelerate.commands.launch", "--main_process_port", 0, "--config_file", _configuration(kind))
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT / "src"),
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+        "PYTHON_EXEC": str(forked_python.executable(folder)),
+    }
+    with tempfile.TemporaryFile("w+") as out:
+        program = preloaded.start(*launcher, "-m", "fspo", *arguments, env=environment, stdout=out, stderr=out)
+        try:
+            yield program, out
+        finally:
+            if program.poll() is None:
+                for child in psutil.Process(program.pid).children():
+                    child.kill()
+                program.kill()
 
 
 def two_ranks(kind: str, *arguments: object) -> str:
@@ -123,11 +133,15 @@ def two_ranks(kind: str, *arguments: object) -> str:
 
 def _of_launcher(kind: str) -> dict[str, str]:
     """The environment that accelerate's launcher makes from a configuration, and the address of rank 0."""
-    configuration = str(ROOT / f"configs/accelerate/{kind}.yaml")
-    parsed = launch_command_parser().parse_args(["--config_file", configuration, "--main_process_port", "0", "fspo"])
+    options = ["--config_file", _configuration(kind), "--main_process_port", "0"]
+    parsed = launch_command_parser().parse_args([*options, "fspo"])
     settings, _, _ = _validate_launch_command(parsed)
     environment: dict[str, str] = prepare_multi_gpu_env(settings)
     return environment | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": settings.master_port}
+
+
+def _configuration(kind: str) -> str:
+    return str(ROOT / f"configs/accelerate/{kind}.yaml")
 
 
 def gap(one: Path, other: Path, methods: Sequence[str] = METHODS) -> float:
