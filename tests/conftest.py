@@ -11,6 +11,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ.setdefault("FSPO_TESTS", str(os.getpid()))  # this run, all of whose processes `preloaded` forks from one
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -21,6 +22,7 @@ import pytest
 from filelock import FileLock
 from hypothesis import HealthCheck, settings
 
+from tests import forked_python
 from tests.unsynced import unsync
 
 TESTS = Path(__file__).parent
@@ -68,6 +70,14 @@ _LONGEST = (
 _ROOMS = ("e2e", "training", "benchmarks", "evaluation", "synthesis", "modeling")
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes(specs: list[Any]) -> None:
+    """Fork the workers from one process that has the libraries: importing them is most of what a collection costs."""
+    for spec in specs:
+        if spec.popen:
+            spec.python = forked_python.command()
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection(session: pytest.Session) -> None:
     """Import the test files for the whole suite, in each worker from another file on.
@@ -100,7 +110,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_collection_finish() -> None:
     """Let the garbage collector look no more at what was imported and collected: it would, again and again."""
-    gc.collect()
     gc.freeze()
     gc.set_threshold(_COLLECT_EVERY, 10, 10)
     gc.enable()
