@@ -64,7 +64,7 @@ def trained(model: Path, out: Path, tastes: Sequence[Taste], **settings: Any) ->
 @pytest.fixture(scope="module")
 def learned(tiny_model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Adaptation:
     """Trained on users of two opposite tastes."""
-    return trained(tiny_model_path, tmp_path_factory.mktemp("np-dpo") / "policy", BOTH * 4)
+    return trained(tiny_model_path, tmp_path_factory.mktemp("np-dpo") / "policy", BOTH * 4, steps=24)
 
 
 def test_film_is_the_identity_at_the_start_and_then_a_factor_and_a_shift() -> None:
@@ -117,7 +117,7 @@ def test_where_all_like_the_same_only_the_mirror_makes_the_labels_matter(tiny_mo
     drifted = trained(tiny_model_path, tmp_path / "plain", alike)
     assert accuracy(drifted, new) > 0.9
     assert accuracy(drifted, new, flipped=True) > 0.9  # the taste of the majority, whatever the labels say
-    mirrored = trained(tiny_model_path, tmp_path / "mirrored", alike, mirror=True)
+    mirrored = trained(tiny_model_path, tmp_path / "mirrored", alike, mirror=True, steps=28)
     assert accuracy(mirrored, new, flipped=True) < 0.1
 
 

@@ -47,7 +47,7 @@ SETTINGS: dict[str, Any] = {
     "save_minutes": 0,
     "save_every": 10,
 }
-FIT = {"fit_steps": 25, "learning_rate": 0.05}
+FIT = {"fit_steps": 14, "learning_rate": 0.05}
 
 
 def camps(*signs: int) -> PreferenceDataset:
@@ -91,8 +91,9 @@ def test_training_users_have_tokens_of_their_own_taste(two_camps: Path) -> None:
 
 
 def test_a_new_user_is_fitted_on_the_shots(two_camps: Path) -> None:
-    assert accuracy(soft(two_camps, **FIT), SHOTS, QUERIES) == 1.0
-    state = soft(two_camps, **FIT).state(SHOTS)
+    found = soft(two_camps, **FIT)
+    assert accuracy(found, SHOTS, QUERIES) == 1.0
+    state = found.state(SHOTS)
     assert state.numbers == 4 * 32
     assert state.bytes == 4 * state.numbers
 
@@ -134,8 +135,9 @@ def test_the_generic_user_reads_no_labels(two_camps: Path) -> None:
 
 
 def test_a_new_user_is_a_mixture_of_clusters(tiny_model_path: Path, tmp_path: Path) -> None:
-    policy = trained(tiny_model_path, tmp_path / "clusters", camps(1, 1, -1, -1), users="clusters", clusters=2)
-    hard: dict[str, Any] = {"fit_steps": 15, "learning_rate": 0.5}
+    kinds: dict[str, Any] = {"users": "clusters", "clusters": 2, "steps": 10}
+    policy = trained(tiny_model_path, tmp_path / "clusters", camps(1, 1, -1, -1), **kinds)
+    hard: dict[str, Any] = {"fit_steps": 9, "learning_rate": 0.5}
     clusters = soft(policy, **hard)
     assert clusters.state(SHOTS).numbers == 2
     assert accuracy(clusters, SHOTS, QUERIES) == 1.0
