@@ -164,6 +164,25 @@ def reported_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return once(tmp_path_factory, "reported-run", make)
 
 
+@pytest.fixture(scope="session")
+def migrated_stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A new store in SQLite begins as a copy of one that was migrated: that is most of the work of opening one."""
+    from fspo.serving import connection
+
+    folder = tmp_path_factory.mktemp("migrated")
+    connection.connect(folder).dispose()
+    migrated, make = (folder / connection.STORE_FILE).read_bytes(), connection._make_private
+
+    def copied(file: Path) -> None:
+        make(file)
+        if not file.stat().st_size:
+            file.write_bytes(migrated)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(connection, "_make_private", copied)
+        yield
+
+
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Plots are not drawn, which takes most of the time: for tests of what a page says in words."""

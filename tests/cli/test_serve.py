@@ -21,6 +21,8 @@ from fspo.serving.listening import bound
 from fspo.serving.store import Store
 from tests.fake_endpoint import fake_endpoint, stats
 
+pytestmark = pytest.mark.usefixtures("migrated_stores")
+
 
 def test_a_dry_run_loads_the_policy_and_the_store(speaking_model_path: Path, tmp_path: Path) -> None:
     arguments = [

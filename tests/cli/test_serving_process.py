@@ -21,6 +21,8 @@ from fspo.serving.store import Store
 from tests.serving.echo import EchoEngine, served
 from tests.serving.program import serving
 
+pytestmark = pytest.mark.usefixtures("migrated_stores")
+
 
 def client(folder: Path, address: str) -> openai.OpenAI:
     store = Store.open(folder / "store")

@@ -28,6 +28,8 @@ from fspo.study.records import StudyRecords
 from fspo.study.store import StudyStore
 from tests.study.site import ScriptedEngine, StudySite, owner_of, write_texts
 
+pytestmark = pytest.mark.usefixtures("migrated_stores")
+
 ROOT = Path(__file__).parents[2]
 
 

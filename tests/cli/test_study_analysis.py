@@ -14,6 +14,8 @@ from fspo.errors import ConfigError, DataError
 from fspo.study.analysis.wording import NO_RESULT
 from tests.study.made_records import attentive, item, person, study
 
+pytestmark = pytest.mark.usefixtures("migrated_stores")
+
 PAPER = "configs/study/paper.yaml"
 
 

@@ -21,6 +21,8 @@ from fspo.serving.store import Store
 from fspo.study.store import StudyStore
 from tests.study.site import study_config
 
+pytestmark = pytest.mark.usefixtures("migrated_stores")
+
 
 @pytest.fixture
 def fspo(tmp_path: Path) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpcore2
 import pytest
 
 from fspo.preferences.types import Turn
@@ -19,6 +21,19 @@ from fspo.serving.store import Store
 
 PROMPT = (Turn("user", "Which film?"),)
 _DEBIAN = Path("/usr/lib/postgresql")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _migrated(migrated_stores: None) -> None:
+    """For all tests of this room."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_set_of_certificates() -> Iterator[None]:
+    """All clients share one: reading the certificates takes longer than most of what tests send."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(httpcore2, "default_ssl_context", functools.cache(httpcore2.default_ssl_context))
+        yield
 
 
 def _binaries() -> Path | None:
