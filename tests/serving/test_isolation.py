@@ -29,7 +29,7 @@ class TwoUsers(RuleBasedStateMachine):
         super().__init__()
         self.folder = tempfile.TemporaryDirectory()
         self.store, self.engine = Store.open(Path(self.folder.name)), EchoEngine()
-        self.http = TestClient(create_app(self.store, self.engine, _NO_LIMITS))
+        self.http = TestClient(create_app(self.store, self.engine, _NO_LIMITS)).__enter__()  # one loop for all requests
         self.mine: dict[str, dict[str, str]] = {name: {} for name in USERS}
         self.keys: dict[str, str] = {}
         self.count = 0
@@ -161,7 +161,7 @@ class TwoUsers(RuleBasedStateMachine):
         for name in self.keys:
             sent = self.send(name, "GET", "/preferences", params={"limit": 100, "order": "asc"}).json()["data"]
             assert {one["id"]: one["chosen"] for one in sent} == self.mine[name]
-        self.http.close()
+        self.http.__exit__()
         self.store.close()
         self.folder.cleanup()
 

@@ -128,7 +128,7 @@ class StudySite:
         self.material: Material = load_material(config)
         store.register(config.name, registration_of(config, self.material, weights))
         engines = dict.fromkeys(config.arms, engine)
-        self.app = create_study_app(config, self.material, store, engines, look_seconds=0.02, erase_seconds=0.2)
+        self.app = create_study_app(config, self.material, store, engines, look_seconds=0.2, erase_seconds=0.2)
         self.http: TestClient | None = None
 
     @contextmanager
