@@ -20,19 +20,47 @@ from tests.training.train_tiny import train_tiny
 KILLS = 8
 SETTINGS = {"steps": 40, "save_every": 1, "queries": 1}
 
+Moment = Callable[[], bool]
+"""Whether it is time to kill."""
+
 
 def lines(out: Path) -> int:
     return (out / METRICS_FILE).read_bytes().count(b"\n") if (out / METRICS_FILE).exists() else 0
 
 
-def kill_when(model: Path, out: Path, moment: Callable[[], bool]) -> bool:
-    """Start the training in a process of its own, kill it at that moment, and say whether it was still going."""
-    settings = json.dumps(SETTINGS)
-    process = preloaded.start("tests.training.train_tiny", model, out, settings, env=os.environ)
+def kill_when(model: Path, out: Path, moment: Moment) -> bool:
+    """Start the training in a process of its own and kill it at that moment after a step; whether it still ran."""
+    before = lines(out)
+    process = preloaded.start("tests.training.train_tiny", model, out, json.dumps(SETTINGS), env=os.environ)
+    while process.poll() is None and lines(out) == before:
+        time.sleep(0.01)
     while process.poll() is None and not moment():
         time.sleep(0.001)
     process.kill()
     return process.wait() == -signal.SIGKILL
+
+
+def after(seconds: float) -> Moment:
+    """So long after it is first asked."""
+    begun: list[float] = []
+
+    def moment() -> bool:
+        begun.append(time.monotonic())
+        return begun[-1] - begun[0] > seconds
+
+    return moment
+
+
+def while_writing(out: Path, pause: float) -> Moment:
+    """A moment after a checkpoint is begun."""
+
+    def moment() -> bool:
+        if any((out / CHECKPOINTS_FOLDER).glob(".checkpoint-*")):
+            time.sleep(pause)
+            return True
+        return False
+
+    return moment
 
 
 @pytest.mark.slow
@@ -43,27 +71,8 @@ def test_every_resume_after_a_kill_goes_on_and_the_losses_are_those_of_an_uninte
     out = tmp_path / "killed"
     torn = kills = 0
     for number in range(KILLS):
-        before, seconds, pause = lines(out), rng.uniform(0, 0.15), rng.uniform(0, 0.002)
-        started: list[float] = []
-
-        def going(before: int = before, started: list[float] = started) -> bool:
-            """Whether a step of this process is done, which notes the time."""
-            if not started and lines(out) > before:
-                started.append(time.monotonic())
-            return bool(started)
-
-        def at_random(
-            seconds: float = seconds, started: list[float] = started, going: Callable[[], bool] = going
-        ) -> bool:
-            return going() and time.monotonic() - started[0] > seconds
-
-        def while_writing(pause: float = pause, going: Callable[[], bool] = going) -> bool:
-            if going() and any((out / CHECKPOINTS_FOLDER).glob(".checkpoint-*")):
-                time.sleep(pause)
-                return True
-            return False
-
-        kills += kill_when(tiny_model_path, out, while_writing if number % 2 else at_random)
+        seconds, pause = rng.uniform(0, 0.15), rng.uniform(0, 0.002)
+        kills += kill_when(tiny_model_path, out, while_writing(out, pause) if number % 2 else after(seconds))
         torn += any((out / CHECKPOINTS_FOLDER).glob(".checkpoint-*"))
     assert kills == KILLS
     assert torn >= KILLS // 4, "too few kills hit a checkpoint half written for this to show anything"
