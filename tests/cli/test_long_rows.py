@@ -82,6 +82,7 @@ def test_no_method_is_trained_where_the_row_is_refused_for_one(folder: Path, tin
     assert not list((folder.parent / "run").glob("methods/*/policy.json"))
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_all_methods_are_trained_and_measured_without_the_rows(folder: Path, tiny_model_path: Path) -> None:
     done = command("run", folder, tiny_model_path)
     assert done.exit_code == 0, done.output + done.stderr

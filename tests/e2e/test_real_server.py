@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +18,7 @@ from fspo.llm.cache import RequestCache
 from fspo.llm.endpoint import Endpoint, EndpointConfig
 from fspo.llm.types import CompletionRequest, Message
 from fspo.modeling.builtin_model import obtain
+from tests.preloaded import Program, start
 
 for package in ("aiohttp", "fastapi", "uvicorn"):
     pytest.importorskip(package)
@@ -38,15 +38,16 @@ def address(model: str) -> Iterator[str]:
     serve = "from transformers.cli.transformers import main; main()"
     options = ["serve", model, "--device", "cpu", "--host", "127.0.0.1", "--port", str(port)]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
-    with subprocess.Popen([sys.executable, "-c", serve, *options], env=environment) as process:
-        try:
-            _wait_for(f"http://127.0.0.1:{port}/health", process)
-            yield f"http://127.0.0.1:{port}/v1"
-        finally:
-            process.kill()
+    process = start("-c", serve, *options, env=environment)
+    try:
+        _wait_for(f"http://127.0.0.1:{port}/health", process)
+        yield f"http://127.0.0.1:{port}/v1"
+    finally:
+        process.kill()
+        process.wait()
 
 
-def _wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
+def _wait_for(url: str, process: Program | subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + 300
     while time.monotonic() < deadline and process.poll() is None:
         try:
