@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from fspo.evaluation.config import EvaluationConfig, Floors
+from fspo.evaluation.config import EvaluationConfig, Floors, RobustnessConfig
 from fspo.evaluation.evaluate import evaluate
 from tests.evaluation.helpers import CountingJudge, small_dataset
 
@@ -15,7 +15,7 @@ __all__ = ["CONFIG", "NO_ANSWERS", "Run", "runner"]
 CONFIG = EvaluationConfig(
     shots=2, ladder=(0, 1, 2), queries=2, answers=1, max_new_tokens=4, floors=Floors(log_prob=-99, words=0, distinct=0)
 )
-NO_ANSWERS = CONFIG.model_copy(update={"answers": 0})
+NO_ANSWERS = CONFIG.model_copy(update={"answers": 0, "robustness": RobustnessConfig(users=0)})
 
 Run = Callable[..., dict[str, Any]]
 

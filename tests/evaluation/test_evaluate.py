@@ -353,15 +353,13 @@ def test_a_varied_score_equals_that_of_an_episode_made_so(run: Run, tmp_path: Pa
     from fspo.evaluation.scoring.variations import build_probes
     from fspo.modeling.rendering import EpisodeRenderer
 
-    test = small_dataset("test", topics=3)
-    run(NO_ANSWERS, tmp_path, policies={"few-shot": None}, test=test)
+    test, config = small_dataset("test", topics=3), NO_ANSWERS.model_copy(update={"robustness": RobustnessConfig()})
+    run(config, tmp_path, policies={"few-shot": None}, test=test)
     model: Any = AutoModelForCausalLM.from_pretrained(str(tiny_model_path))
     renderer = EpisodeRenderer(AutoTokenizer.from_pretrained(str(tiny_model_path)))
     line = read_jsonl(tmp_path / "few-shot" / "variations.jsonl")[1]
-    probe = next(
-        p for p in build_probes(test, build_trials(test, NO_ANSWERS), NO_ANSWERS) if p.trial.user == line["user"]
-    )
-    variations = probe.variations(NO_ANSWERS)
+    probe = next(p for p in build_probes(test, build_trials(test, config), config) if p.trial.user == line["user"])
+    variations = probe.variations(config)
     assert len(line["rows"]) == sum(len(v.numbers) for v in variations)
     for variation in variations:
         (naive,) = naive_logprobs(model, [renderer.render(variation.episode)])

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fspo.evaluation.config import EvaluationConfig, Floors
+from fspo.evaluation.config import EvaluationConfig, Floors, RobustnessConfig
 from fspo.evaluation.evaluate import evaluate
 from fspo.evaluation.scoring.descriptions import Describer, corrupt_text, corrupt_trials, describe_all, description_cost
 from fspo.evaluation.scoring.eval_episodes import build_trials
@@ -109,7 +109,8 @@ def test_a_method_that_describes_is_measured_with_its_own_words(
     assert row["corrupted_accuracy/0%"]["value"] == row["reward_accuracy/reference"]["value"]
     assert "corrupted_accuracy/50%" in metrics["oracle"]
     assert "corrupted_accuracy/0%" not in metrics["base"]
-    mirrored = CONFIG.model_copy(update={"headline_reward": "antisymmetric", "answers": 0})
+    given = {"headline_reward": "antisymmetric", "answers": 0, "robustness": RobustnessConfig(users=0)}
+    mirrored = CONFIG.model_copy(update=given)
     row = evaluate(
         mirrored, small_dataset("test"), chosen, model=str(tiny_model_path), out=tmp_path / "mirrored", judge=None,
     )["fspo-rat"]  # fmt: skip
