@@ -248,7 +248,7 @@ def test_the_reference_scores_each_validation_unit_once(
 
 
 def test_contrast_learns_to_read_the_labels(tiny_model_path: Path, tmp_path: Path) -> None:
-    config = settings(objective="mirrored-contrast", steps=40, learning_rate=0.02, lora=None, users_per_step=4, shots=1)
+    config = settings(objective="mirrored-contrast", steps=20, learning_rate=0.02, lora=None, users_per_step=4, shots=1)
     trainer(tiny_model_path, tmp_path, config).train()
     records = read_jsonl(tmp_path / METRICS_FILE)
     assert sum(record["direction_accuracy"] for record in records[-10:]) / 10 > 0.8
