@@ -79,6 +79,7 @@ def sentences(text: str) -> list[str]:
     return [part for part in parts if _WORD.search(part)]
 
 
+@lru_cache(maxsize=8192)
 def plain_text(text: str) -> str:
     """The wording alone: without emoji and bullets, with full stops for exclamation marks."""
     lines = (_BULLET.sub("", line) for line in _without_emoji(text).splitlines())
@@ -107,7 +108,7 @@ def emoji_count(text: str) -> float:
     """Number of emoji, at most 3: a fourth makes no difference to any user."""
     import emoji
 
-    return 0.0 if text.isascii() else float(min(emoji.emoji_count(text), 3))
+    return float(min(emoji.emoji_count(text), 3)) if _may_hold_emoji(text) else 0.0
 
 
 def exclamation(text: str) -> float:
@@ -189,7 +190,20 @@ def measure(text: str, names: Iterable[str]) -> dict[str, float]:
 def _without_emoji(text: str) -> str:
     import emoji
 
-    return text if text.isascii() else str(emoji.replace_emoji(text, ""))
+    return str(emoji.replace_emoji(text, "")) if _may_hold_emoji(text) else text
+
+
+def _may_hold_emoji(text: str) -> bool:
+    """Whether any character belongs to an emoji; the library is slow to look for them, and curly quotes are common."""
+    return not (text.isascii() or _emoji_characters().isdisjoint(text))
+
+
+@cache
+def _emoji_characters() -> frozenset[str]:
+    """All characters of emoji beyond ASCII, and both variation selectors, which are removed with them."""
+    import emoji
+
+    return frozenset("\ufe0e\ufe0f".join(emoji.EMOJI_DATA)).difference(map(chr, range(128)))
 
 
 @cache

@@ -75,13 +75,14 @@ class DeclaredJudge(UtilityJudge):
                 f"The traits of the text '{' '.join(text.split())[:80]}' are not declared, so that the judge of "
                 "declared traits can't judge it; its `answers` judges such texts."
             )
-        missing = sorted(name for name, weight in user.traits.items() if weight and name not in known)
-        if missing:
+        try:
+            return sum([weight * known[name] for name, weight in user.traits.items() if weight])
+        except KeyError:
+            missing = min(name for name, weight in user.traits.items() if weight and name not in known)
             raise DataError(
-                f"User '{user.id}' has a weight for '{missing[0]}', which no text declares; "
+                f"User '{user.id}' has a weight for '{missing}', which no text declares; "
                 f"declared are {', '.join(feature_names(self.values))}."
-            )
-        return sum(weight * known[name] for name, weight in user.traits.items() if weight)
+            ) from None
 
     def record(self) -> dict[str, Any]:
         """{"declared": {trait: [value]}, "margin": number, "texts": [[text, {trait: value}]]}, and "answers" if any."""

@@ -110,16 +110,17 @@ def scales_of(
     texts = list(texts)
     if not texts:
         raise DataError("There are no texts to take the scales of the attributes from.")
+    measures = {name: attribute.measure for name, attribute in named(attributes, vocabularies).items()}
+    rows = [[measure(text) for measure in measures.values()] for text in texts]  # attributes share the words of a text
     scales = {}
-    for attribute in named(attributes, vocabularies).values():
-        figures = [attribute.measure(text) for text in texts]
+    for name, figures in zip(measures, zip(*rows, strict=True), strict=True):
         spread = statistics.pstdev(figures)
         if spread < _SAME:
             raise DataError(
-                f"The attribute '{attribute.name}' is the same in all {len(texts)} responses, so users can't "
+                f"The attribute '{name}' is the same in all {len(texts)} responses, so users can't "
                 "differ in it; leave it out, or make the responses vary in it."
             )
-        scales[attribute.name] = (statistics.fmean(figures), spread)
+        scales[name] = (statistics.fmean(figures), spread)
     return scales
 
 
@@ -205,13 +206,14 @@ class AttributeJudge(UtilityJudge):
             DataError: the user has a weight for an attribute that the judge has no scale for.
         """
         measured = self.standardized(text)
-        missing = sorted(name for name, weight in user.traits.items() if weight and name not in measured)
-        if missing:
+        try:
+            return sum([weight * measured[name] for name, weight in user.traits.items() if weight])
+        except KeyError:
+            missing = min(name for name, weight in user.traits.items() if weight and name not in measured)
             raise DataError(
-                f"User '{user.id}' has a weight for '{missing[0]}', and the judge has no scale for that attribute; "
+                f"User '{user.id}' has a weight for '{missing}', and the judge has no scale for that attribute; "
                 f"it has scales for {', '.join(self.scales)}."
-            )
-        return sum(weight * measured[name] for name, weight in user.traits.items() if weight)
+            ) from None
 
     @property
     def identity(self) -> str:

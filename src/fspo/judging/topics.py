@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 
 from fspo.errors import ConfigError
 from fspo.judging.attributes import Attribute, attributes_named, words
@@ -31,14 +32,21 @@ def topic(name: str, vocabulary: Iterable[str]) -> Attribute:
             "list single words."
         )
 
+    forms = known | {f"{word}s" for word in known}
+
     def measure(text: str) -> float:
-        tokens = (word.lower() for word in words(text))
-        return min(MOST, float(sum(token in known or token.removesuffix("s") in known for token in tokens)))
+        return min(MOST, float(sum(map(forms.__contains__, _lower_words(text)))))
 
     about = name.replace("_", " ")
     return Attribute(
         TOPIC + name, measure, (f"about {about}",), (f"on anything but {about}",), f"words on {about}, at most 3"
     )
+
+
+@lru_cache(maxsize=8192)
+def _lower_words(text: str) -> tuple[str, ...]:
+    """The words of a text in lower case; all topics of a domain are measured in the same texts."""
+    return tuple(word.lower() for word in words(text))
 
 
 def _is_one_word(entry: str) -> bool:

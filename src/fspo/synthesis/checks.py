@@ -135,7 +135,8 @@ class Checks:
             return columns, {name: domain.traits[name.partition("=")[0]].about for name in columns}
         names = domain.attributes(self.config.attributes) or ("sentiment", "length", "reading_grade")
         attributes = named(names, domain.topics)
-        columns = {name: [attribute.measure(item.text) for item in items] for name, attribute in attributes.items()}
+        figures = [[attribute.measure(item.text) for attribute in attributes.values()] for item in items]
+        columns = {name: list(column) for name, column in zip(attributes, zip(*figures, strict=True), strict=True)}
         return columns, {name: attribute.about for name, attribute in attributes.items()}
 
     def _counts(self) -> dict[str, int]:
