@@ -75,7 +75,7 @@ def disarmed(text: str) -> str:
 def _fence(texts: Sequence[str]) -> str:
     """The first digits of the first text's series that no text contains."""
     seed = texts[0].encode("utf-8", "surrogatepass") if texts else b""
-    plain = [form for text in texts for form in (text, _folded(text))]
+    plain = [*texts, *(_folded(text) for text in texts if not text.isascii())]
     for attempt in count():
         digest = hashlib.sha256(f"{attempt}/".encode() + seed).hexdigest()
         fence = f"{int(digest, 16) % 10**_DIGITS:0{_DIGITS}}"

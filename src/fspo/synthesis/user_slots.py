@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import product
 from pathlib import Path
 
@@ -278,5 +279,6 @@ def _unit(weights: Mapping[str, float]) -> dict[str, float]:
     return {name: round(weight / length, 6) for name, weight in weights.items() if abs(weight) > 1e-9} if length else {}
 
 
+@lru_cache(maxsize=4096)  # the same few names in all combinations
 def _slug(name: str) -> str:
     return re.sub(r"[^\w]+", "_", name.lower()).strip("_")
