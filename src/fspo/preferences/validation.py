@@ -76,6 +76,10 @@ _SHOWN = 5
 _LISTED = 10
 """Invalid rows that an error names at most."""
 
+_TEXT = frozenset({str})
+_JSON_TYPES = _TEXT | {int, bool, type(None)}
+"""Types whose values are all JSON as they are; checked first, since a dataset holds millions of them."""
+
 _DEPTH = 100
 """Objects and lists inside one another that a value may hold."""
 
@@ -556,18 +560,25 @@ def json_value(value: Any, column: str, file: str, number: int, depth: int = 0) 
     Raises:
         DataError: it holds what JSON can't.
     """
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if value is None or isinstance(value, str | bool | int | float):
+    if type(value) in _JSON_TYPES:
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, str | int):
         return value
     if isinstance(value, date | time):
         return value.isoformat()
     if depth == _DEPTH:
         raise Problem(number, column, f"more than {_DEPTH} lists and objects inside one another.").error(file)
     if isinstance(value, list | tuple):
-        return [json_value(item, column, file, number, depth + 1) for item in value]
-    if isinstance(value, Mapping) and all(isinstance(name, str) for name in value):
-        return {name: json_value(item, column, file, number, depth + 1) for name, item in value.items()}
+        return [
+            item if type(item) in _JSON_TYPES else json_value(item, column, file, number, depth + 1) for item in value
+        ]
+    if isinstance(value, Mapping) and (_TEXT.issuperset(map(type, value)) or all(isinstance(n, str) for n in value)):
+        return {
+            name: item if type(item) in _JSON_TYPES else json_value(item, column, file, number, depth + 1)
+            for name, item in value.items()
+        }
     what = f"holds a value of the type {type(value).__name__}, which JSON doesn't have; make it text or a number."
     raise Problem(number, column, what).error(file)
 
