@@ -56,15 +56,18 @@ def episodes(users: list[User], shots: int, queries: int, seed: int) -> list[Epi
     ]
 
 
-def accuracy(rows: list[Episode], prior: list[User], k: int) -> float:
-    observer = Observer(prior, NumbersJudge(), margin=0.3)
+def expecting(prior: list[User]) -> Observer:
+    return Observer(prior, NumbersJudge(), margin=0.3)
+
+
+def accuracy(rows: list[Episode], observer: Observer, k: int) -> float:
     return statistics.fmean(right for episode in rows for right in observer.correct(episode, k))
 
 
 def test_accuracy_climbs_with_shots_from_chance() -> None:
     rows = episodes(sampled_users(["warm", "long"], 60, seed=3), 8, 6, seed=4)
-    prior = sampled_users(["warm", "long"], 200, seed=5)
-    by_k = {k: accuracy(rows, prior, k) for k in (1, 2, 4, 8)}
+    observer = expecting(sampled_users(["warm", "long"], 200, seed=5))
+    by_k = {k: accuracy(rows, observer, k) for k in (1, 2, 4, 8)}
     assert by_k[1] < by_k[4] < by_k[8] + 0.02
     assert by_k[1] > 0.7
     assert by_k[8] > 0.92
@@ -80,14 +83,14 @@ def test_without_shots_a_symmetric_prior_is_undecided() -> None:
 
 def test_a_prior_of_only_the_true_user_is_always_right() -> None:
     user = User("u", traits={"warm": 0.6, "long": -0.8})
-    assert accuracy(episodes([user], 0, 30, seed=2), [user], 0) == 1.0
+    assert accuracy(episodes([user], 0, 30, seed=2), expecting([user]), 0) == 1.0
 
 
 def test_a_wrong_label_rules_nobody_out() -> None:
     user = User("u", traits={"warm": 1.0})
     (episode,) = episodes([user], 6, 10, seed=6)
     misled = episode.with_shots((episode.shots[0].swap(), *episode.shots[1:]))
-    assert accuracy([misled], axis_users(["warm"]), 6) == 1.0
+    assert accuracy([misled], expecting(axis_users(["warm"])), 6) == 1.0
 
 
 def test_whoever_would_be_undecided_gave_no_label_made_without_ties() -> None:
@@ -178,7 +181,8 @@ def test_a_prior_of_the_right_users_predicts_better_than_the_family() -> None:
     generator = random.Random(1)
     kinds = [user(str(n), warm=0.3 + n / 100, long=0.95) for n in range(12)]
     rows = episodes(kinds, 4, 8, seed=generator.randrange(99))
-    assert accuracy(rows, prior_of("auto", kinds, kinds[::2], 0)[1], 0) > accuracy(rows, family_of(kinds), 0) + 0.2
+    trained, family = expecting(prior_of("auto", kinds, kinds[::2], 0)[1]), expecting(family_of(kinds))
+    assert accuracy(rows, trained, 0) > accuracy(rows, family, 0) + 0.2
 
 
 def test_log_odds_are_those_of_the_probabilities_and_bounded_by_the_noise() -> None:
