@@ -85,10 +85,9 @@ def test_comparisons_and_samples_are_tables(results: Results, held_out: Preferen
     assert set(samples.query("method == 'fspo'")["outcome"]) <= {"win", "tie", "loss"}
 
 
-def test_a_report_is_one_page(results: Results, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    page = results.report(tmp_path / "page.html").read_text()
-    assert "few-shot" in page and "http://" not in page.replace("http://www.w3.org", "")
-    request.getfixturevalue("undrawn")
+@pytest.mark.usefixtures("undrawn")
+def test_a_report_is_one_page(results: Results, tmp_path: Path) -> None:
+    assert "few-shot" in results.report(tmp_path / "page.html").read_text()
     assert results.report() == results.folder / "report.html"
 
 
@@ -110,9 +109,10 @@ def test_policies_and_functions_are_told_apart_and_named(
     policy: Path, held_out: PreferenceDataset, tmp_path: Path
 ) -> None:
     table = held_out.to_pandas()
-    own = fspo.evaluate(Policy.load(policy), table, tmp_path / "own", baselines=(), progress=Silent(), **MEASURED)
+    options: dict[str, Any] = {**MEASURED, "answers": 0}
+    own = fspo.evaluate(Policy.load(policy), table, tmp_path / "own", baselines=(), progress=Silent(), **options)
     assert list(dict.fromkeys(own.metrics["method"])) == ["fspo"]
-    other = fspo.evaluate(longer, table, tmp_path / "other", progress=Silent(), **MEASURED)
+    other = fspo.evaluate(longer, table, tmp_path / "other", progress=Silent(), **options)
     assert list(dict.fromkeys(other.metrics["method"])) == ["longer"]
     found = fspo.compare([own, tmp_path / "other"])
     assert set(found.methods["method"]) == {"own: fspo", "other: longer"}
