@@ -19,7 +19,8 @@ from fspo.runs.folder import RunFolder
 PAPER = {"base", "few-shot", "pref-ft", "ipo", "fspo", "pref-ft-cot", "fspo-rat", "oracle"}
 """The methods of the paper; `fspo compare` has the related systems."""
 QUICK = (
-    "synthesis.max_tokens=40",
+    "synthesis.max_tokens=24",
+    "synthesis.questions=24",
     "synthesis.responses=8",
     "training.all.lora={r: 4, alpha: 8}",
     "training.all.shots=2",

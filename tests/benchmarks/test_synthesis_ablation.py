@@ -28,7 +28,7 @@ from fspo.synthesis.domain import load_domain
 from fspo.synthesis.judges import pairwise_judge
 from tests.synthesis.helpers import ScriptedModel, Stopped
 
-SIZES = "--questions 10 --responses 5 --max-tokens 40 --pairs 24 --rounds 2 --refined-pairs 4 --judged-by-model 4"
+SIZES = "--questions 10 --responses 5 --max-tokens 24 --pairs 24 --rounds 2 --refined-pairs 4 --judged-by-model 4"
 
 
 def embed(texts: Sequence[str]) -> NDArray[np.float32]:
