@@ -61,6 +61,17 @@ def test_no_stage_asks_more_than_is_said(settings: dict[str, object], tmp_path: 
     assert found.preferences == 6 * 20
 
 
+@pytest.mark.parametrize("judge", ["llm", "measured"])
+def test_no_more_pairs_of_questions_are_labelled_than_is_said(judge: str, tmp_path: Path) -> None:
+    shown = {"questions": 40, "pairs_per_question": 1, "shared_pairs": 2, "refinement": None, "disagreement": None}
+    config, model = config_of(judge=judge, **shown), ScriptedModel()  # of 5 users nobody validates
+    found = estimate(config, load_domain(config.domain))
+    synthesize(config, Writers(model, model), tmp_path, Silent())
+    assert len(PreferenceDataset.load(tmp_path)) <= found.preferences
+    said = sum(row.requests for row in found.stages if row.name in JUDGED)
+    assert sum("Two responses" in request.messages[-1].content for request in model.asked) == said
+
+
 def test_restyled_responses_are_counted_by_their_samples_and_pairs_by_their_questions(tmp_path: Path) -> None:
     settings = {"domain": "reviews-restyled", "questions": 10, "responses": 6, "restyling": {"samples": 8}}
     config, model = SynthesisConfig.model_validate(settings), ScriptedReviewer()

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from fspo.synthesis.config import SynthesisConfig
 from fspo.synthesis.domain import Domain
+from fspo.synthesis.pairs import held_out_units
 from fspo.synthesis.questions import AT_ONCE, EXAMPLES, TOKENS, seeds_used
 from fspo.synthesis.refinement import SENTENCE_TOKENS
 from fspo.synthesis.responses import VIEW_TOKENS
@@ -140,9 +141,11 @@ def _all_pairs(config: SynthesisConfig, slots: Sequence[UserSlot], questions: in
     """Pairs of all users, at most, where so many questions are answered."""
     if config.pairs_per_question is None:
         return len(slots) * config.pairs
-    tested, validated = round(config.held_out * questions), round(config.validation * questions)
+    users = split_users(config, slots)
+    tested, validated = held_out_units(config, questions)
+    validated = validated if users["validation"] else 0  # as `pairs_of` divides them
     of_part = {"train": questions - tested - validated, "validation": validated, "test": tested}
-    own = sum(len(ids) * of_part[part] for part, ids in split_users(config, slots).items()) * config.pairs_per_question
+    own = sum(len(ids) * of_part[part] for part, ids in users.items()) * config.pairs_per_question
     return own if config.by_traits else own + len(slots) * config.shared_pairs
 
 

@@ -17,7 +17,7 @@ from fspo.synthesis.restyled_responses import made_of_one_text
 from fspo.synthesis.similarity import jaccard, shingles
 from fspo.synthesis.user_slots import slots_of, split_users
 
-__all__ = ["Pair", "Pairs", "pairs_of", "split_questions"]
+__all__ = ["Pair", "Pairs", "held_out_units", "pairs_of", "split_questions"]
 
 _FEW = 4
 """A pool is listed as a whole where it is less than so many times what is drawn from it."""
@@ -168,12 +168,17 @@ def split_questions(
             units.setdefault(question.unit, set()).add(question.id)
     names = sorted(units)
     random.Random(f"{config.seed}/split questions").shuffle(names)
-    tested = max(1, min(round(config.held_out * len(names)), len(names) - 1))  # one at least is to train on
-    validated = max(1, round(config.validation * len(names))) if config.validation and len(names) > 3 else 0
-    validated = min(validated, len(names) - tested - 1)
+    tested, validated = held_out_units(config, len(names))
     chosen: dict[Split, list[str]] = {
         "train": names[tested + validated :],
         "validation": names[tested : tested + validated],
         "test": names[:tested],
     }
     return {split: frozenset().union(*(units[name] for name in own)) for split, own in chosen.items()}
+
+
+def held_out_units(config: SynthesisConfig, count: int) -> tuple[int, int]:
+    """How many of so many units of questions are for the test, and for validation."""
+    tested = max(1, min(round(config.held_out * count), count - 1))  # one at least is to train on
+    validated = max(1, round(config.validation * count)) if config.validation and count > 3 else 0
+    return tested, min(validated, count - tested - 1)
