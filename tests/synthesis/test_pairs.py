@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fspo.errors import DataError
 from fspo.preferences.types import Split
-from fspo.synthesis.domain import Question
+from fspo.synthesis import pairs as module
+from fspo.synthesis.domain import Question, load_domain
 from fspo.synthesis.pairs import Pairs, split_questions
 from fspo.synthesis.responses import Response
 from tests.synthesis.helpers import config_of
@@ -79,3 +84,16 @@ def test_some_questions_are_left_to_train_on(count: int, held_out: float, valida
     parts = split_questions(config_of(held_out=held_out, validation=validation), QUESTIONS[: 2 * count], USED)
     assert parts["train"]
     assert parts["test"]
+
+
+@given(st.floats(0.05, 0.95), st.floats(0, 0.9))
+def test_questions_on_one_work_are_in_one_part(held_out: float, validation: float) -> None:
+    config = config_of().model_copy(update={"held_out": held_out, "validation": validation})
+    parts = split_questions(config, QUESTIONS, {"q0", "q1"})
+    assert parts == {"train": frozenset(), "validation": frozenset(), "test": {"q0", "q1"}}
+
+
+def test_responses_to_questions_on_one_work_are_refused_before_any_label() -> None:
+    asked = [replace(question, unit="film/Jaws") for question in QUESTIONS]
+    with pytest.raises(DataError, match="all about one work, so none is left to train on"):
+        module.pairs_of(config_of(), load_domain("elix-easy"), asked, RESPONSES)

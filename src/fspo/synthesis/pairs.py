@@ -181,4 +181,4 @@ def held_out_units(config: SynthesisConfig, count: int) -> tuple[int, int]:
     """How many of so many units of questions are for the test, and for validation."""
     tested = max(1, min(round(config.held_out * count), count - 1))  # one at least is to train on
     validated = max(1, round(config.validation * count)) if config.validation and count > 3 else 0
-    return tested, min(validated, count - tested - 1)
+    return tested, max(0, min(validated, count - tested - 1))
