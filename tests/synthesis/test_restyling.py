@@ -111,3 +111,13 @@ def test_emoji_fit_the_sentiment() -> None:
         assert not set(STYLES.emoji["positive"]) & set(result.text.split())
     assert sentiment(GOOD[0]) > 0
     assert len(words(GOOD[0])) > 5
+
+
+def test_styles_that_lack_an_opener_or_the_emoji_of_a_kind_are_used_as_far_as_they_go() -> None:
+    assert STYLES is not None
+    own = STYLES.model_copy(update={"first_person": ["I think "], "emoji": {**STYLES.emoji, "book": []}})
+    fragment = ("What a wonderful book with a clever plot.",)
+    for seed in range(20):
+        rng = random.Random(seed)
+        assert restyle(fragment, {"first_person": 1}, 1, DUNE, own, CONFIG, rng) is None
+        assert restyle(GOOD, {"emoji": 1}, 1, DUNE, own, CONFIG, rng) is not None

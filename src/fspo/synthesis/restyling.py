@@ -79,6 +79,8 @@ class _Restyling:
             chosen = self._formal(chosen, style["formality"])
         if style.get("first_person", 0) > 0:
             chosen = self._with_opener(chosen)
+        if not chosen:
+            return None
         if self.side and sentiment(" ".join(chosen)) * self.side < clear:
             return None
         if style.get("exclamation", 0) > 0:
@@ -131,13 +133,16 @@ class _Restyling:
         return [text]
 
     def _with_opener(self, parts: list[str]) -> list[str]:
-        """An opener that speaks of the writer, before one that does not already."""
+        """An opener that speaks of the writer, before one that does not already; nothing where none fits."""
         if any(first_person(part) for part in parts) and self.rng.random() < 0.5:
             return parts
         if first_person(parts[0]):
             return parts
         fragment = parts[0].split(" ", 1)[0] in _FRAGMENTS
-        opener = self.rng.choice([o for o in self.styles.first_person if o.endswith(", ") or not fragment])
+        openers = [o for o in self.styles.first_person if o.endswith(", ") or not fragment]
+        if not openers:
+            return []
+        opener = self.rng.choice(openers)
         self.steps.append(f"first_person:{opener.strip()}")
         return [opener + _lower(parts[0], self.work), *parts[1:]]
 
@@ -157,7 +162,7 @@ class _Restyling:
         fitting = self.styles.emoji["positive" if direction > 0 else "negative"]
         signs = rng.sample(fitting, rng.choice((1, 2, 2, 3)))
         if rng.random() < 0.4:
-            signs[-1] = rng.choice(self.styles.emoji.get(self.work.kind, fitting))
+            signs[-1] = rng.choice(self.styles.emoji.get(self.work.kind) or fitting)
         self.steps.append("emoji:" + "".join(signs))
         places = sorted(rng.choice(range(len(parts))) if rng.random() < 0.4 else len(parts) - 1 for _ in signs)
         styled = list(parts)
