@@ -51,6 +51,12 @@ def test_another_language_may_be_the_wanted_one() -> None:
     assert fault(GOOD, min_words=4, language="de") == "another language"
 
 
+@pytest.mark.parametrize("language", ["nb", "mi", "su"])
+def test_a_language_that_the_identifier_does_not_know_is_none_other(language: str) -> None:
+    bokmal = "Jeg liker å lese bøker om kvelden, og i helgene går jeg ofte på tur i fjellet med familien min."
+    assert fault(bokmal, min_words=4, language=language) is None
+
+
 @given(st.text())
 def test_any_text_is_read(text: str) -> None:
     for reason in ("stop", "length"):

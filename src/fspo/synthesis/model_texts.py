@@ -90,7 +90,10 @@ def _foreign(text: str, count: int, language: str) -> bool:
             return True
     if count < _SURE:
         return False
-    found, likely = _identifier().classify(text)
+    identifier = _identifier()
+    if language not in identifier.nb_classes:  # such as nb or mi: every text would pass for another language
+        return False
+    found, likely = identifier.classify(text)
     return bool(found != language and likely > 0.9)
 
 
