@@ -110,6 +110,24 @@ def test_what_is_wrong_with_users_is_told_before_anybody_is_asked(tmp_path: Path
     assert not model.asked and not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        (
+            "combine: [a]\ndraw: [b]\ndescription: x\ntraits: {a: [{name: x, text: x}], b: []}",
+            r"traits\.b has no value",
+        ),
+        ("combine: [a]\ndescription: '{a}'\ntraits: {a: []}", r"traits\.a has no value"),
+        ("users: [{id: a, text: b, weights: {length: .inf}}, {id: c, text: d}]", "length': input should be a finite"),
+    ],
+)
+def test_factors_without_values_and_infinite_weights_are_told_with_their_place(
+    file: str, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match=rf"users\.yaml: .*{message}"):
+        load_domain(str(write_domain(tmp_path / "mine", users=file)))
+
+
 @pytest.mark.parametrize(("users", "held_out"), [(2, 0.8), (3, 0.85), (4, 0.9)])
 def test_nobody_left_to_train_on_is_told_before_anybody_is_asked(users: int, held_out: float, tmp_path: Path) -> None:
     domain = str(write_domain(tmp_path / "mine"))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, TypeAdapter, ValidationError, model_validator
 
 from fspo.errors import DataError, FspoError
 from fspo.paths import expanded
@@ -76,7 +76,7 @@ class PersonRow(_Row):
     id: str = Field(min_length=1)
     text: str = Field(min_length=1)
     """The description."""
-    weights: dict[str, float] = {}
+    weights: dict[str, FiniteFloat] = {}
     """Attribute, or topic.NAME -> weight, for the measured judge."""
     held_out: bool = False
     """Whether this user is for the test: one between the others, for instance."""
@@ -88,8 +88,8 @@ class TraitRow(_Row):
     name: str = Field(min_length=1)
     text: str = Field(min_length=1)
     """What takes the factor's place in the description."""
-    weights: dict[str, float] = {}
-    own: dict[str, float] = {}
+    weights: dict[str, FiniteFloat] = {}
+    own: dict[str, FiniteFloat] = {}
     """Weights on the user's own topic, in place of the general ones."""
 
 
@@ -143,6 +143,8 @@ class UsersFile(_Row):
                 raise ValueError(f"traits has no '{unknown[0]}'{suggestion(unknown[0], self.traits)}")
             if not self.combine or not self.description:
                 raise ValueError("users made from traits need combine and description")
+            if bare := next((name for name in named if not self.traits[name]), None):
+                raise ValueError(f"traits.{bare} has no value; list some, or leave it out")
         twice = _twice(person.id for person in self.users)
         if twice:
             raise ValueError(f"the user '{twice}' is listed twice")
