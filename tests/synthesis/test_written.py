@@ -27,11 +27,12 @@ from fspo.preferences.splits import Splits
 from fspo.preferences.types import User
 from fspo.synthesis.config import SynthesisConfig, asks_models
 from fspo.synthesis.domain import load_domain
+from fspo.synthesis.domain_files import TraitsOfText
 from fspo.synthesis.judges import with_readers
 from fspo.synthesis.storage import load_responses
 from fspo.synthesis.synthesize import Writers, check_plan, synthesize
 from fspo.synthesis.user_slots import slots_of
-from fspo.synthesis.written import values_of
+from fspo.synthesis.written import read_written, values_of
 from tests.synthesis.helpers import ScriptedModel
 
 ROOT = Path(__file__).parents[2]
@@ -73,6 +74,31 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     subprocess.run(["bash", "-eu", "-c", FOLDER], check=True, stdin=subprocess.DEVNULL)
     return tmp_path / "my-answers"
+
+
+SIZES = [{"value": value, "text": ["long"]} for value in ("1", 2)]
+LENGTHS = {"size": TraitsOfText.model_validate({"about": "words", "values": SIZES})}
+
+
+def test_a_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    rows = [{"question": "Why?", "text": text, "traits": {"size": 2}} for text in ("Because.", "Who knows.")]
+    (tmp_path / "rows").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8-sig")
+    assert len(read_written(tmp_path / "rows", LENGTHS)) == 2
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("[" * 100_000, r"not JSON \(too many values inside one another\)"),
+        (json.dumps({"question": "Why?", "text": "\ud800", "traits": {}}), "'text' holds half of a surrogate pair"),
+        (json.dumps({"question": "Why?", "text": "So.", "traits": {"size": 1}}), "is 1; declare one of '1', 2"),
+    ],
+    ids=["nested", "surrogate", "number for text"],
+)
+def test_a_row_that_can_not_be_read_is_named(line: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "rows").write_text(line)
+    with pytest.raises(DataError, match=f"rows, line 1: .*{said}"):
+        read_written(tmp_path / "rows", LENGTHS)
 
 
 @pytest.mark.parametrize("name", WRITTEN)

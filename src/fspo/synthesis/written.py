@@ -67,7 +67,7 @@ def read_written(file: Traversable, traits: Mapping[str, TraitsOfText]) -> tuple
     if not file.is_file():
         raise DataError(f"The domain lacks {file}, which its written responses are in; see docs/domains.md.")
     try:
-        lines = file.read_text(encoding="utf-8").split("\n")
+        lines = file.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{file} is not readable as text ({error}).") from error
     values = values_of(traits)
@@ -98,8 +98,9 @@ def read_written(file: Traversable, traits: Mapping[str, TraitsOfText]) -> tuple
 def _row(line: str, values: Mapping[str, tuple[int | str, ...]], where: str) -> WrittenText:
     try:
         row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{where}: this is not JSON ({error.msg}).") from error
+    except (json.JSONDecodeError, RecursionError) as error:
+        what = error.msg if isinstance(error, json.JSONDecodeError) else "too many values inside one another"
+        raise DataError(f"{where}: this is not JSON ({what}).") from error
     if not isinstance(row, dict):
         raise DataError(f"{where}: this is no JSON object; write {{...}} with {', '.join(_NEEDED)}.")
     for key in row:
@@ -119,6 +120,8 @@ def _row(line: str, values: Mapping[str, tuple[int | str, ...]], where: str) -> 
 def _text(value: object, key: str, where: str) -> str:
     if not isinstance(value, str):
         raise DataError(f"{where}: '{key}' is {value!r}, which is no text; put it in quotation marks.")
+    if any("\ud800" <= letter <= "\udfff" for letter in value):
+        raise DataError(f"{where}: '{key}' holds half of a surrogate pair, which no file can hold; correct the text.")
     return value
 
 
@@ -135,5 +138,6 @@ def _traits(declared: Any, values: Mapping[str, tuple[int | str, ...]], where: s
             )
         value = declared[name]
         if isinstance(value, bool) or value not in known:
-            raise DataError(f"{where}: the trait '{name}' is {value!r}; declare one of {', '.join(map(str, known))}.")
+            meant = known if str(value) not in map(str, known) else map(repr, known)  # a number, or the same as text
+            raise DataError(f"{where}: the trait '{name}' is {value!r}; declare one of {', '.join(map(str, meant))}.")
     return dict(declared)
