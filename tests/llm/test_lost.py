@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from fspo.errors import ModelError
+from fspo.errors import ModelError, StorageError
 from fspo.llm.budget import BudgetReached
 from fspo.llm.cache import RequestCache, Spent
 from fspo.llm.endpoint import Endpoint, EndpointConfig
@@ -36,6 +37,21 @@ def test_an_answer_that_never_came_is_counted_after_a_restart(tmp_path: Path, fa
             endpoint.complete([REQUEST])
     assert endpoint.spent == Spent(0, lost * PROMPT, lost * 50)
     assert RequestCache(tmp_path / "a.sqlite").spent() == endpoint.spent
+
+
+def test_a_full_disk_leaves_nothing_set_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache, asks = RequestCache(tmp_path / "a.sqlite"), {"budget": {"tokens": 2 * (PROMPT + 50)}}
+
+    def full(kind: str) -> None:
+        raise StorageError("The disk is full.")
+
+    with fake_endpoint(replies={"no-choices": 1.0}) as address, monkeypatch.context() as patched:
+        endpoint = asked(address, cache, **asks)
+        patched.setattr(cache, "count", full)
+        with pytest.raises(StorageError):
+            endpoint.complete([REQUEST])
+    with pytest.raises(BudgetReached):  # at once: nothing under way could make room
+        endpoint.complete([replace(REQUEST, max_tokens=10_000)])
 
 
 def test_nothing_is_counted_for_a_server_that_is_not_there(tmp_path: Path) -> None:

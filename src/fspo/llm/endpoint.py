@@ -313,14 +313,14 @@ class Endpoint:
     def _pause_after(self, call: _Asking, found: Retry, attempt: int, reserved: Reserved) -> float | FspoError:
         """Seconds until the request is sent again, or what it failed of in the end."""
         self._trouble = str(found.error)
-        if found.kind is not None:
-            self._cache.count(found.kind)
-            words = f"a reply is no answer ({found.kind}); such requests are sent again, and counted"
-            self._mention(found.kind, f"{self.name}: {words}.")
         if found.late or found.used is not None:
             self._lost(reserved, found.used)
         else:
             self._account.release(reserved)
+        if found.kind is not None:  # after what was set aside is given back, since a full disk ends this here
+            self._cache.count(found.kind)
+            words = f"a reply is no answer ({found.kind}); such requests are sent again, and counted"
+            self._mention(found.kind, f"{self.name}: {words}.")
         if found.wait:
             self._told_to_wait = max(self._told_to_wait, time.monotonic() + found.wait)
         retries = self._config.retries
