@@ -229,6 +229,7 @@ def test_what_can_not_be_synthesized_is_one_sentence(tmp_path: Path) -> None:
         (tmp_path / "my domain", {}, DataError, r"my domain has no domain\.yaml"),
         ("elix-easy", {"on_existing": "replace"}, ConfigError, "'replace'; choose 'resume', 'overwrite', 'fail'"),
         ("elix-easy", {"evaluation": {"shots": 2}}, ConfigError, "'evaluation' is a setting of a run"),
+        ("elix-easy", {"training": {}}, ConfigError, "'training' is a setting of a run"),
         ("elix-easy", {"seeds": 3}, ConfigError, r"did you mean 'synthesis\.seed'"),
     ):
         with pytest.raises(error, match=message):

@@ -83,7 +83,7 @@ def synthesize(
         config = domain if output is None else domain.model_copy(update={"output": Path(expanded(output))})
     else:
         run = {name: settings.pop(name) for name in _OF_RUN if name in settings}
-        if other := sorted(settings.keys() & RunConfig.model_fields.keys()):
+        if other := sorted(settings.keys() & {field.alias or name for name, field in RunConfig.model_fields.items()}):
             raise ConfigError(
                 f"synthesize: '{other[0]}' is a setting of a run and not of its data; leave it out, or give the "
                 "configuration of a run."
