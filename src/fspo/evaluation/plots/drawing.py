@@ -68,6 +68,9 @@ DOTTED: dict[str, Any] = {"color": MUTED, "linewidth": 0.8, "linestyle": ":"}
 BESIDE: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "va": "center", "fontsize": FONT}
 """A text beside the area that is drawn in, at the height of what it is about."""
 
+_MARGIN = 0.04
+"""Inches around a plot."""
+
 _PIXELS = 1.62
 """Pixels of the page for each point of a figure, at most."""
 
@@ -112,7 +115,7 @@ def new_figure(height: float, *, width: float = WIDTH, axes: bool = True) -> tup
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height))
-    figure.patch.set_alpha(0.0)
+    figure.patch.set_visible(False)  # it would reach beyond what is cropped
     if not axes:
         return figure, None
     area = figure.add_subplot()
@@ -198,19 +201,7 @@ def svg_of(figure: Figure, title: str, description: str, *, narrow: bool = False
     Dollar signs in names are dollar signs: no text is read as a formula. A page holds each plot twice, wide and narrow,
     and shows the one that fits the screen; the ids of the two differ.
     """
-    import matplotlib
-    from matplotlib.text import Text
-
-    for text in figure.findobj(Text):
-        text.set_parse_math(False)
-    buffer = io.StringIO()
-    # Ticks that are made only now go by the setting.
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": title, "text.parse_math": False}):
-        figure.savefig(
-            buffer, format="svg", bbox_inches="tight", pad_inches=0.04, metadata={"Date": None, "Creator": None}
-        )
-    svg = buffer.getvalue()
-    svg = svg[svg.index("<svg") :]
+    svg = _cropped(figure, title)
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     for code, variable in _VARIABLES.items():
         svg = svg.replace(code, f"var({variable})")
@@ -221,10 +212,33 @@ def svg_of(figure: Figure, title: str, description: str, *, narrow: bool = False
     svg = re.sub(r'(xlink:href="|url\()#', rf"\1#{prefix}-", svg)
     label = f'<title id="{prefix}-title">{html.escape(title)}</title>'
     label += f'<desc id="{prefix}-desc">{html.escape(description)}</desc>'
-    width = re.search(r'viewBox="0 0 ([\d.]+)', svg)
+    width = re.search(r'viewBox="\S+ \S+ ([\d.]+)', svg)
     size = f'class="{size_class}" '
     size += f'style="max-width:{float(width.group(1)) * _PIXELS:.0f}px"' if width else ""
-    svg = re.sub(r'<svg ([^>]*?)height="[^"]*"([^>]*?)width="[^"]*"([^>]*)>', r"<svg \1\2\3>", svg, count=1)
     spoken = f'role="img" aria-labelledby="{prefix}-title" aria-describedby="{prefix}-desc"'
     # A function, since a backslash in a name would be read as an escape.
     return re.sub(r"<svg ([^>]*)>", lambda opening: f"<svg {spoken} {size} {opening[1]}>{label}", svg, count=1)
+
+
+def _cropped(figure: Figure, salt: str) -> str:
+    """The figure as matplotlib's SVG, cropped to what is drawn; matplotlib itself would draw it twice for that."""
+    import matplotlib
+    from matplotlib.text import Text
+
+    def measure(event: Any) -> None:
+        found.append(figure.get_tightbbox(event.renderer).padded(_MARGIN))
+
+    found: list[Any] = []
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)
+    buffer = io.StringIO()
+    connection = figure.canvas.mpl_connect("draw_event", measure)
+    # Ticks that are made only now go by the setting.
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": salt, "text.parse_math": False}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    figure.canvas.mpl_disconnect(connection)
+    (box,), top = found, figure.get_size_inches()[1]
+    left, high, across, down = (72 * inches for inches in (box.x0, top - box.y1, box.width, box.height))
+    size = f'width="{across:.6f}pt" height="{down:.6f}pt" viewBox="{left:.6f} {high:.6f} {across:.6f} {down:.6f}"'
+    svg = buffer.getvalue()
+    return re.sub('width="[^"]*" height="[^"]*" viewBox="[^"]*"', size, svg[svg.index("<svg") :], count=1)
