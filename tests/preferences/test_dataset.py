@@ -12,7 +12,7 @@ from hypothesis import given
 
 from fspo.errors import ConfigError, DataError, StorageError
 from fspo.files import check_replaceable
-from fspo.preferences.dataset import DATASET, PreferenceDataset
+from fspo.preferences.dataset import DATASET, PreferenceDataset, load_once
 from fspo.preferences.types import Preference, Turn, User
 from tests.preferences.worlds import datasets, grid
 from tests.training.helpers import small_dataset
@@ -235,6 +235,18 @@ def test_texts_that_recur_are_held_in_memory_once(tmp_path: Path) -> None:
     dataset = PreferenceDataset.load(tmp_path)
     one, other = dataset.of_user("u0")[0], dataset.of_user("u1")[0]
     assert one.prompt is other.prompt and one.chosen is other.rejected
+
+
+def test_a_dataset_is_read_again_only_after_it_has_changed(tmp_path: Path) -> None:
+    whole = grid()
+    whole.save(tmp_path)
+    first = load_once(tmp_path)
+    assert load_once(tmp_path) is first
+    whole.select(users=["u0"]).save(tmp_path)
+    assert list(load_once(tmp_path).users) == ["u0"]
+    (tmp_path / "users.parquet").write_bytes(b"")
+    with pytest.raises(DataError, match=r"users\.parquet is not the file that dataset\.json describes"):
+        load_once(tmp_path)
 
 
 def test_a_preference_in_another_spelling_is_merged_once() -> None:

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import chain, islice
 from pathlib import Path
 from types import MappingProxyType
@@ -46,6 +46,7 @@ __all__ = [
     "is_dataset",
     "iterate_arrow",
     "iterate_parquet",
+    "load_once",
     "loses_splits",
     "messages",
     "preference_row",
@@ -461,6 +462,22 @@ class PreferenceDataset:
 def is_dataset(folder: Path) -> bool:
     """Whether a folder has the two tables of a dataset."""
     return all((folder / name).is_file() for name in (_PREFERENCES, _USERS))
+
+
+def load_once(folder: Path) -> PreferenceDataset:
+    """The dataset in a folder, which each stage of a run needs: the latest one is not read again while it is the same.
+
+    Raises:
+        DataError: see `PreferenceDataset.load`.
+        StorageError: a file can't be read.
+    """
+    files = (folder / name for name in (_USERS, _PREFERENCES, _MANIFEST))
+    return _loaded(folder, tuple(file_digest(file) for file in files if file.is_file()))
+
+
+@lru_cache(maxsize=1)
+def _loaded(folder: Path, digests: tuple[str, ...]) -> PreferenceDataset:
+    return PreferenceDataset.load(folder)
 
 
 def loses_splits(dataset: PreferenceDataset, folder: Path) -> bool:

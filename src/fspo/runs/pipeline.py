@@ -20,7 +20,7 @@ from fspo.llm.pool import EndpointPool
 from fspo.methods.method import Job
 from fspo.methods.reader_table import READERS
 from fspo.methods.table import METHODS, training_order
-from fspo.preferences.dataset import DATASET, PreferenceDataset
+from fspo.preferences.dataset import DATASET, PreferenceDataset, load_once
 from fspo.preferences.splits import Splits
 from fspo.printing import option
 from fspo.progress import Progress
@@ -314,7 +314,7 @@ def dataset_of(folder: RunFolder) -> PreferenceDataset:
     """
     if not has_data(folder):
         raise no_data(folder)
-    return PreferenceDataset.load(folder.data)
+    return load_once(folder.data)
 
 
 def no_data(folder: RunFolder) -> DataError:
