@@ -114,6 +114,7 @@ def test_policies_and_functions_are_told_apart_and_named(
     assert list(dict.fromkeys(own.metrics["method"])) == ["fspo"]
     other = fspo.evaluate(longer, table, tmp_path / "other", progress=Silent(), **options)
     assert list(dict.fromkeys(other.metrics["method"])) == ["longer"]
+    assert not [*(tmp_path / "other").rglob("answers.jsonl")]  # nobody would judge or compare them
     found = fspo.compare([own, tmp_path / "other"])
     assert set(found.methods["method"]) == {"own: fspo", "other: longer"}
     (pair,) = found.pairs.to_dict("records")

@@ -125,7 +125,8 @@ def evaluate(
         output: folder that the results go to.
         baselines: methods without training, measured too, with the policies' base model: base, few-shot, oracle.
         train: the preferences that the policies were trained on, to find leaks.
-        judge: says which of two answers a user prefers; without one, answers are neither sampled nor judged.
+        judge: says which of two answers a user prefers; without one, policies answer only a few users, to be read, and
+            nothing is sampled for reward models alone.
         progress: shows how far it is; by default a line on standard error every 20 seconds.
         **settings: of the evaluation, such as `shots=4`, `queries=2` or `answers=0`; see
             `fspo.evaluation.config.EvaluationConfig`. `layout` is by default that of the policies, and `max_length` the
@@ -158,6 +159,8 @@ def evaluate(
     folders = {name: policy.weights.folder if policy.weights else None for name, policy in policies.items()}
     if policies:
         folders |= {name: None for name in baselines if name not in folders}
+    elif judge is None and not settings.get("best_of"):
+        settings.setdefault("answers", 0)
     layouts = {policy.renderer.layout: name for name, policy in policies.items()}
     if len(layouts) > 1:
         raise ConfigError(
