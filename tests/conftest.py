@@ -6,12 +6,13 @@ import functools
 import gc
 import importlib
 import os
+import uuid
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
-os.environ.setdefault("FSPO_TESTS", str(os.getpid()))  # this run, all of whose processes `preloaded` forks from one
+os.environ.setdefault("FSPO_TESTS", uuid.uuid4().hex)  # this run, all of whose processes `preloaded` forks from one
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress

@@ -48,7 +48,12 @@ def _main(arguments: list[str]) -> int:
         stdout=sys.stdout,
         stderr=sys.stderr,
     )
-    signal.signal(signal.SIGTERM, lambda number, _: os.kill(program.pid, number))
+
+    def pass_on(number: int, _: object) -> None:
+        with suppress(ProcessLookupError):  # it has ended
+            os.kill(program.pid, number)
+
+    signal.signal(signal.SIGTERM, pass_on)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to both
     if (code := program.wait()) < 0:
         with suppress(OSError):  # nothing can be said of SIGKILL

@@ -74,7 +74,7 @@ class Program:
         if self.returncode is None:
             self._ending.settimeout(timeout)
             try:
-                self.returncode = int(self._ending.recv(64))
+                self.returncode = int(self._ending.recv(64) or -signal.SIGKILL)  # nothing: who would say it is gone
             except (TimeoutError, BlockingIOError):
                 raise subprocess.TimeoutExpired(f"process {self.pid}", timeout or 0) from None
             self._ending.close()
@@ -189,6 +189,7 @@ Wanted = tuple[list[str], dict[str, str], str, bool]
 
 def _serve(listening: socket.socket) -> Wanted:
     """Fork for the requests of all workers until the last has ended; returns in every new process, never in this."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all, and this one says how the others end
     workers = [listening.accept()[0]]
     while workers:
         for ready in select.select([listening, *workers], [], [])[0]:
@@ -226,6 +227,7 @@ def _keep(reply: socket.socket, handles: list[int]) -> None:
     """Return in a child of this process; here, say how it ends, and kill it if who asked for it is gone."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     if not (child := os.fork()):
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         reply.close()
         return
     for handle in handles:

@@ -20,7 +20,7 @@ CASES = [
     ("llama", True, False),
     *((kind, both, both) for kind in KINDS for both in (False, True)),
 ]
-"""Architecture, adapters, checkpointing: the last two don't know the first, which meets them together and without."""
+"""Architecture, adapters, checkpointing. Neither of these depends on the architecture, so each alone has one."""
 LOGPROB_TOLERANCE = 1e-4
 GRADIENT_TOLERANCE = 1e-4
 

@@ -318,7 +318,7 @@ def _attribute_docstrings(model: type[BaseModel]) -> dict[str, str]:
 
 @functools.cache
 def _own_docstrings(cls: type[BaseModel]) -> dict[str, str]:
-    """The same of one class alone."""
+    """Field -> the docstring that follows it in the source of this class."""
     (body,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
     assert isinstance(body, ast.ClassDef)
     return {

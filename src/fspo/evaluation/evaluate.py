@@ -237,7 +237,7 @@ class _Stages:
         return {name: estimates(table) | others.get(name, {}) for name, table in self.tables.items()}
 
     def _scored(self, external: Sequence[ExternalRewardModel]) -> Iterator[tuple[str, Rewards]]:
-        """What each reward model says of the pairs, one model in memory after the other."""
+        """What each reward model says of the pairs, one in memory after the other; loaded again to choose answers."""
         for model in external:
             yield model.name, self.scoring.external(model)
             model.let_go()

@@ -164,7 +164,7 @@ class TurnEncoder:
     def __init__(self, tokenizer: Any, *, remembered: int = 0) -> None:
         """Read the tokenizer's control tokens once; the ids of so many latest texts are remembered."""
         self._tokenizer, self.text = tokenizer, TextEncoder(tokenizer)
-        self._encoded = lru_cache(remembered)(self._encode)
+        self._encoded = lru_cache(remembered)(self._encode) if remembered else self._encode
         # With the unknown token: here its name would be read as the token.
         self._control = control_ids(tokenizer)
         self._expected: dict[tuple[str, ...], list[int]] = {}

@@ -101,7 +101,8 @@ class EpisodeRenderer:
     def __post_init__(self) -> None:
         """Read the chat format and the control tokens once."""
         turns = TurnEncoder(self.tokenizer, remembered=self.remembered)
-        self._encode = lru_cache(self.remembered)(turns.text.encode)
+        encode = turns.text.encode
+        self._encode = lru_cache(self.remembered)(encode) if self.remembered else encode
         self.format = ChatFormat.of(self.tokenizer)
         self._layout = layout_named(self.layout, self.tokenizer, turns)
         if self.template is not None and isinstance(self._layout, LabelledLayout):

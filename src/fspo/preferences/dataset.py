@@ -465,7 +465,7 @@ def is_dataset(folder: Path) -> bool:
 
 
 def load_once(folder: Path) -> PreferenceDataset:
-    """The dataset in a folder, which each stage of a run needs: the latest one is not read again while it is the same.
+    """The dataset in a folder, which each stage of a run needs: the latest one is kept until its files change.
 
     Raises:
         DataError: see `PreferenceDataset.load`.

@@ -396,9 +396,9 @@ def _of_row(
 def _explain(error: ValidationError, settings: Settings, model: type[BaseModel], above: Key = ()) -> ConfigError:
     """One sentence on the first thing wrong, with where it was written."""
     fault = first_fault(error, model, above)
-    if file := _domain_file(fault.key, settings):
-        return ConfigError(f"{file}, settings: {fault.sentence}")
-    where, new = settings.where(fault.key), RENAMED.get(fault.key[-1]) if fault.key[:-1] == ("synthesis",) else None
+    file = _domain_file(fault.key, settings)
+    where = f"{file}, settings" if file else settings.where(fault.key)
+    new = RENAMED.get(fault.key[-1]) if fault.key[:-1] == ("synthesis",) else None
     if new is not None and fault.kind == "extra_forbidden":
         return ConfigError(f"{where}: '{'.'.join(fault.key)}' is gone; write {new}.")
     places = _other_places(fault.key) if fault.kind == "extra_forbidden" else []

@@ -470,7 +470,8 @@ def _placed(settings: dict[str, Any]) -> dict[str, Any]:
 
 def _full(name: str) -> str:
     """The full path of a folder; any other name, such as that of a domain of the package, is itself."""
-    return str(Path(name).resolve()) if name not in domain_names() and Path(name).is_dir() else name
+    place = Path(expanded(name))
+    return str(place.resolve()) if name not in domain_names() and place.is_dir() else name
 
 
 def _of_common_adaptations(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

@@ -74,6 +74,8 @@ def _state(folder: RunFolder, part: str, policy: Existing) -> str:
         return "to do"
     if policy is Existing.OVERWRITE:
         return "regenerated"
+    if part == EVALUATION:
+        return "continued; what is measured already is kept"
     finished = has_data(folder) if part == DATA else is_trained(folder.path / part)
     return "finished, so it is kept" if finished else "continued"
 

@@ -81,8 +81,8 @@ MEMORY_ADVICE = (
 _AROUND_DRAFT = 16
 """More tokens than the words around a description have."""
 
-_REMEMBERED_TEXTS = 4096
-"""A training reads each text in many steps, and its ids take some 10 kB."""
+_REMEMBERED_TEXTS = 1024
+"""A training reads each text in many steps. An id takes some 36 bytes, so texts of 1,000 tokens take 40 MB at most."""
 
 TRAINING_FILE = "training.json"
 """What was trained on what, and whether it is finished."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+import matplotlib
+
 from fspo.evaluation.plots import charts, drawing
 from fspo.evaluation.statistics.intervals import Estimate
 from fspo.methods.table import METHODS, USUAL
@@ -40,3 +42,12 @@ def test_no_line_runs_through_a_name() -> None:
     dotted = re.search(r"L ([\d.]+) [\d.]+\s+\" clip-path=[^>]*stroke-dasharray: 0.8", svg)
     assert names and dotted, svg
     assert float(dotted.group(1)) < float(names.group(1))
+
+
+def test_settings_of_matplotlib_that_crop_a_figure_change_nothing() -> None:
+    def drawn() -> str:
+        return charts.accuracy_by_shots({"ipo": [(0, ESTIMATE), (8, ESTIMATE)]}, [], title="t")
+
+    usual = drawn()
+    with matplotlib.rc_context({"savefig.bbox": "tight"}):
+        assert drawn() == usual

@@ -140,7 +140,7 @@ def test_every_plot_says_what_it_shows(page: str) -> None:
 
 @pytest.mark.usefixtures("undrawn")
 def test_the_same_run_gives_the_same_page(run_folder: Path, page: str, tmp_path: Path) -> None:
-    """Its drawings too: `test_plots_are_files_of_their_own`."""
+    """Its wide drawings too: `test_plots_are_files_of_their_own`."""
     again = unlabelled(write_report(run_folder, tmp_path / "again.html"))
     assert again == re.sub(r"<svg .*?</svg>\n", "<svg></svg>", page, flags=re.DOTALL)
 

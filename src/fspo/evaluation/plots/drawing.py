@@ -233,12 +233,16 @@ def _cropped(figure: Figure, salt: str) -> str:
         text.set_parse_math(False)
     buffer = io.StringIO()
     connection = figure.canvas.mpl_connect("draw_event", measure)
-    # Ticks that are made only now go by the setting.
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": salt, "text.parse_math": False}):
+    # Ticks that are made only now go by the settings, and with "tight" it would be drawn twice.
+    settings = {"svg.fonttype": "none", "svg.hashsalt": salt, "text.parse_math": False, "savefig.bbox": "standard"}
+    with matplotlib.rc_context(settings):
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     figure.canvas.mpl_disconnect(connection)
     (box,), top = found, figure.get_size_inches()[1]
     left, high, across, down = (72 * inches for inches in (box.x0, top - box.y1, box.width, box.height))
     size = f'width="{across:.6f}pt" height="{down:.6f}pt" viewBox="{left:.6f} {high:.6f} {across:.6f} {down:.6f}"'
     svg = buffer.getvalue()
-    return re.sub('width="[^"]*" height="[^"]*" viewBox="[^"]*"', size, svg[svg.index("<svg") :], count=1)
+    found_at = 'width="[^"]*" height="[^"]*" viewBox="[^"]*"'
+    cropped, replaced = re.subn(found_at, size, svg[svg.index("<svg") :], count=1)
+    assert replaced, "matplotlib writes the size of an SVG in another order"
+    return cropped
