@@ -234,8 +234,9 @@ def _cropped(figure: Figure, salt: str) -> str:
     buffer = io.StringIO()
     connection = figure.canvas.mpl_connect("draw_event", measure)
     # Ticks that are made only now go by the settings, and with "tight" it would be drawn twice.
-    settings = {"svg.fonttype": "none", "svg.hashsalt": salt, "text.parse_math": False, "savefig.bbox": "standard"}
-    with matplotlib.rc_context(settings):
+    with matplotlib.rc_context(
+        {"svg.fonttype": "none", "svg.hashsalt": salt, "text.parse_math": False, "savefig.bbox": "standard"}
+    ):
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     figure.canvas.mpl_disconnect(connection)
     (box,), top = found, figure.get_size_inches()[1]
