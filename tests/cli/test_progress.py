@@ -142,14 +142,26 @@ def frames(columns: int, *notes: str) -> list[str]:
     return [line for line in re.split(r"[\r\n]+", plain) if line.strip()]
 
 
-def test_a_line_of_80_columns_holds_bar_percentage_step_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("COLUMNS", raising=False)
+@pytest.mark.parametrize(
+    ("columns", "metrics"),
+    [
+        (50, ""),
+        (60, "loss 0.693"),
+        (80, "loss 0.693, accuracy 0.50"),
+        (90, "loss 0.693, accuracy 0.50, direction 0.75"),
+        (140, "loss 0.693, accuracy 0.50, direction 0.75, 1234 tokens/s"),
+    ],
+)
+def test_a_line_holds_bar_percentage_step_and_time_left_and_the_metrics_that_fit(
+    columns: int, metrics: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))  # rich asks the terminal of the process, and not that of `frames`
     monkeypatch.setenv("TERM", "xterm")
     note = "loss 0.693, accuracy 0.50, direction 0.75, 1234 tokens/s"
-    *moving, last = frames(80, note, note, note)
+    *moving, last = frames(columns, note, note, note)
     drawn = [line for line in moving if "3/50" in line]
     assert drawn, moving
     for line in drawn:
-        assert len(line.rstrip()) <= 80
-        assert re.search(r"Training fspo +[━╸╺ ]+ +6% +3/50 +(\d\d:\d\d|--:--) +loss 0\.693, acc", line), line
+        assert len(line.rstrip()) <= columns
+        assert re.fullmatch(rf"Training fspo +[━╸╺ ]+ +6% +3/50 +[\d:-]+ +{re.escape(metrics)} *", line), line
     assert last.startswith("Training fspo: done in")

@@ -11,7 +11,7 @@ from fspo.progress import PlainProgress, Progress, Silent, Task, duration
 from fspo.runs import processes
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, ConsoleOptions, RenderableType
 
 __all__ = ["RichProgress", "shown", "terminal_progress"]
 
@@ -36,10 +36,24 @@ _NARROW = 100
 """Columns of a terminal below which the bar is short, so that the step and the time left have room beside it."""
 
 
+class _Note:
+    """The latest metrics, separated by commas: as many of the first ones as have room on the line."""
+
+    text = ""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        from rich.text import Text
+
+        metrics = self.text.split(", ")
+        fitting = (", ".join(metrics[:count]) for count in range(len(metrics), 0, -1))
+        yield Text(next((text for text in fitting if len(text) <= options.max_width), ""), style="dim")
+
+
 class RichProgress:
     """One bar a task, with step, percentage, time left and the latest metrics; finished tasks leave one line.
 
-    The line never wraps. In a narrow terminal the metrics are cut first, then the name of the task.
+    The line never wraps. In a narrow terminal the metrics that have no room are left out, the last one first; then the
+    name of the task is cut.
     """
 
     def __init__(self, console: Console) -> None:
@@ -48,11 +62,11 @@ class RichProgress:
     @contextmanager
     def task(self, name: str, total: float, done: float = 0.0) -> Iterator[Task]:
         """Draw a bar for one piece of work; a task inside a task gets a bar below it."""
-        from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, RenderableColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as Bars
         from rich.table import Column
 
-        started = time.monotonic()
+        started, shown_note = time.monotonic(), _Note()
         narrow = self._console.width < _NARROW
         name_column = Column(no_wrap=True, overflow="ellipsis", max_width=self._console.width // 3)
         bars = Bars(
@@ -61,18 +75,12 @@ class RichProgress:
             TaskProgressColumn(table_column=Column(no_wrap=True)),
             TextColumn("{task.completed:.0f}/{task.total:.0f}", table_column=Column(no_wrap=True)),
             TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True)),
-            TextColumn(
-                "{task.fields[note]}",
-                style="dim",
-                markup=False,
-                table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1),
-            ),
+            RenderableColumn(shown_note, table_column=Column(no_wrap=True, ratio=1)),
             console=self._console,
             transient=True,
             expand=True,
         )
-        identifier = bars.add_task(name, total=max(total, 1e-9), note="")
-        bars.update(identifier, completed=done)
+        identifier = bars.add_task(name, total=max(total, 1e-9), completed=done)
 
         class Bar:
             counted = False
@@ -80,8 +88,7 @@ class RichProgress:
             def advance(self, steps: float = 1.0, note: str = "") -> None:
                 """Move the bar; an empty note keeps the last one."""
                 bars.advance(identifier, steps)
-                if note:
-                    bars.update(identifier, note=note)
+                shown_note.text = note or shown_note.text
                 self.counted = True
 
             def skip(self, steps: float) -> None:
@@ -90,13 +97,13 @@ class RichProgress:
                 if self.counted:
                     bars.update(identifier, completed=completed)
                 else:
-                    note = f"{completed:g} done before"
-                    bars.reset(identifier, completed=completed, note=note)  # type: ignore[arg-type]  # parts of steps too
+                    shown_note.text = f"{completed:g} done before"
+                    bars.reset(identifier, completed=completed)  # type: ignore[arg-type]  # parts of steps too
 
         with bars:
             yield Bar()
-        note = str(bars.tasks[0].fields["note"])
-        self.say(f"{name}: done in {duration(time.monotonic() - started)}" + (f" ({note})" if note else ""))
+        note = f" ({shown_note.text})" if shown_note.text else ""
+        self.say(f"{name}: done in {duration(time.monotonic() - started)}{note}")
 
     def say(self, text: str) -> None:
         """Print one line above the bars."""
