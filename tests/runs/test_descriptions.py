@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,29 @@ def test_what_a_person_wrote_stays_until_it_is_forgotten(tmp_path: Path) -> None
     assert book.of("fspo-rat", "ann", ORIGIN, never) == "Likes tea."
     assert book.of("fspo-rat", "ann", "anything", never) == "Likes tea."
     book.edit("fspo-rat", "ann", "")
-    assert book.of("fspo-rat", "ann", ORIGIN, lambda: "Anew.") == "Anew."
+    assert book.of("fspo-rat", "ann", ORIGIN, lambda: "Once more.") == "Once more."
+
+
+def test_what_a_person_writes_meanwhile_stays(tmp_path: Path) -> None:
+    book, other = (DescriptionBook(tmp_path / "descriptions.json") for _ in range(2))
+
+    def write() -> str:
+        other.edit("fspo-rat", "ann", "Likes tea.")
+        return "Likes it."
+
+    assert book.of("fspo-rat", "ann", ORIGIN, write) == "Likes tea."
+
+
+def test_two_that_write_at_once_lose_nothing(tmp_path: Path) -> None:
+    path, rounds = tmp_path / "descriptions.json", 20
+
+    def edit_many(name: str) -> None:
+        for number in range(rounds):
+            DescriptionBook(path).edit("fspo-rat", f"{name}{number}", "Likes tea.")
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(edit_many, "ab"))
+    assert len(json.loads(path.read_text())["fspo-rat"]) == 2 * rounds
 
 
 @pytest.mark.parametrize("content", ["[]", json.dumps({"fspo-rat": {"ann": "text"}}), json.dumps({"a": {"b": {}}})])

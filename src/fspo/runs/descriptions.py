@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fspo.errors import StorageError
-from fspo.files import read_json, write_json
+from fspo.files import locked, read_json, write_json
 
 __all__ = ["DESCRIPTIONS_FILE", "DescriptionBook"]
 
@@ -24,7 +25,7 @@ class DescriptionBook:
     def of(self, method: str, user: str, origin: str, write: Callable[[], str]) -> str:
         """The description on record, or a new one where there is none or it was written from something else.
 
-        What a person edited stays, whatever it would be written from.
+        What a person edited stays, whatever it would be written from, also if they do so while a new one is written.
 
         `origin` identifies the weights and the shots that it is written from.
 
@@ -33,16 +34,23 @@ class DescriptionBook:
         """
         entry = self._all().get(method, {}).get(user)
         if entry is None or not (entry["edited"] or entry["origin"] == origin):
-            entry = self._put(method, user, {"text": write(), "origin": origin, "edited": False})
+            new = {"text": write(), "origin": origin, "edited": False}
+            with self._changing(method) as users:
+                entry = users.get(user)
+                if entry is None or not entry["edited"]:
+                    entry = users[user] = new
         return str(entry["text"])
 
     def edit(self, method: str, user: str, text: str) -> None:
-        """Take a person's own words; none at all let the method write anew.
+        """Take a person's own words; without any, the method writes the description again.
 
         Raises:
             StorageError: the file is damaged, or can't be written.
         """
-        self._put(method, user, {"text": text, "origin": "", "edited": True} if text else None)
+        with self._changing(method) as users:
+            users.pop(user, None)
+            if text:
+                users[user] = {"text": text, "origin": "", "edited": True}
 
     def _all(self) -> dict[str, dict[str, dict[str, Any]]]:
         if not self.path.exists():
@@ -57,11 +65,10 @@ class DescriptionBook:
             raise StorageError(f"{self.path} is damaged; repair it, or delete it to write all descriptions again.")
         return dict(found)
 
-    def _put(self, method: str, user: str, entry: dict[str, Any] | None) -> dict[str, Any]:
-        book = self._all()
-        users = book.setdefault(method, {})
-        users.pop(user, None)
-        if entry is not None:
-            users[user] = entry
-        write_json(self.path, book)
-        return entry or {}
+    @contextmanager
+    def _changing(self, method: str) -> Iterator[dict[str, dict[str, Any]]]:
+        """User -> entry of a method, written when the block ends; other processes wait before they read and write."""
+        with locked(self.path.with_name(f".{self.path.stem}.lock")):
+            book = self._all()
+            yield book.setdefault(method, {})
+            write_json(self.path, book)
