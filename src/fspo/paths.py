@@ -8,7 +8,7 @@ from typing import Annotated, Any, TypeVar
 
 from fspo.errors import ConfigError
 
-__all__ = ["LocalPath", "PlaceName", "expanded", "shown"]
+__all__ = ["LocalPath", "PlaceName", "expanded", "in_full", "shown"]
 
 AnyPath = TypeVar("AnyPath", bound=str | Path)
 
@@ -32,6 +32,12 @@ def expanded(path: AnyPath) -> AnyPath:
         if os.path.lexists(text):
             return path
         raise ConfigError(f"The path {text} starts with a home folder that is not known; write it in full.") from None
+
+
+def in_full(name: str) -> str:
+    """The full path of a folder, however it is written; any other name, such as a hub id, is itself."""
+    place = Path(expanded(name))
+    return str(place.resolve()) if place.is_dir() else name
 
 
 def shown(path: Path) -> str:

@@ -255,6 +255,8 @@ def test_a_folder_may_be_written_in_another_way(
     for name in ("mine/", "./mine", str(tmp_path / "mine")):
         make(folder(tmp_path / "domain", synthesis={"domain": name}), DATA, policy=policy)
         make(folder(tmp_path / "data", data=name), DATA, policy=policy)
+        model = folder(tmp_path / "model", model=name, ensemble=[{"model": name}])
+        make(model, DATA, method_part("ipo"), EVALUATION, policy=policy)
     write_domain(tmp_path / "other" / "mine")
     with pytest.raises(ConfigError, match=r"other/mine"):
         make(folder(tmp_path / "domain", synthesis={"domain": "other/mine"}), DATA, policy=policy)

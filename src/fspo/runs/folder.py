@@ -22,7 +22,7 @@ from fspo.llm.cache_shards import absorb_shards
 from fspo.methods.method import Method
 from fspo.methods.table import METHODS, training_order
 from fspo.modeling.model_names import local_identity
-from fspo.paths import expanded
+from fspo.paths import expanded, in_full
 from fspo.printing import option
 from fspo.runs import processes
 from fspo.runs.config import RunConfig, load_config, methods_of, readers_of
@@ -136,7 +136,7 @@ class RunFolder:
         return not self._made()
 
     def removed(self, parts: Iterable[str]) -> list[str]:
-        """What is there and removed when these parts are made anew: they, and all that was made from them."""
+        """What is there and removed when these parts are made again: they, and all that was made from them."""
         return list(filter(self.begun, self._downstream(set(parts))))
 
     def made_from(self, parts: Iterable[str]) -> list[str]:
@@ -458,20 +458,22 @@ def _upgraded(then: Any, now: Any) -> Any:
     return then
 
 
-def _placed(settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings of a part with its data's folder, or that of their domain, in full, however they were written."""
-    found = dict(settings)
-    if isinstance(found.get("data"), str):
-        found["data"] = _full(found["data"])
-    if domain := _domain(found):
-        found["synthesis"] = {**found["synthesis"], "domain": _full(domain)}
-    return found
+_PLACES = ("model", "data", "domain", "also_train")
+"""Settings that may name a folder."""
+
+
+def _placed(settings: Any, key: str = "") -> Any:
+    """The settings of a part with the folders of models, data and domains in full, however they were written."""
+    if isinstance(settings, dict):
+        return {name: _placed(value, name) for name, value in settings.items()}
+    if isinstance(settings, list):
+        return [_placed(value, key) for value in settings]
+    return _full(settings) if key in _PLACES and isinstance(settings, str) else settings
 
 
 def _full(name: str) -> str:
     """The full path of a folder; any other name, such as that of a domain of the package, is itself."""
-    place = Path(expanded(name))
-    return str(place.resolve()) if name not in domain_names() and place.is_dir() else name
+    return name if name in domain_names() else in_full(name)
 
 
 def _of_common_adaptations(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

@@ -13,6 +13,7 @@ from fspo.evaluation.metrics.items import ITEMS_FILE, Items
 from fspo.evaluation.report.run_data import settings_of
 from fspo.files import read_bytes
 from fspo.methods.table import METHODS
+from fspo.paths import in_full
 from fspo.printing import command
 
 __all__ = ["LoadedRun", "check_same"]
@@ -109,8 +110,8 @@ def check_same(first: LoadedRun, other: LoadedRun, measure: str, methods: Sequen
         said.append("the floors")
     if measure.startswith("win_rate") and any(run.details.get("given") for run in (first, other)):
         # Of a run, the base model's answers show another model; of given answers, only its name does.
-        models = [run.details.get("model") for run in (first, other)]
-        said += [f"the model that measures fluency: {' and '.join(map(str, models))}"] if models[0] != models[1] else []
+        one, two = (str(run.details.get("model")) for run in (first, other))
+        said += [f"the model that measures fluency: {one} and {two}"] if in_full(one) != in_full(two) else []
     if said:
         more = f"; and {len(said) - _MOST_NAMED} more" if len(said) > _MOST_NAMED else ""
         raise DataError(
