@@ -13,7 +13,7 @@ from fspo.errors import ConfigError
 from fspo.runs.config import RunConfig
 from fspo.runs.folder import RunFolder
 
-NAMES = ["evaluation", "report.html"]
+PARTS, OTHERS = ["methods/fspo"], ["evaluation", "report.html"]
 
 
 class Terminal(io.StringIO):
@@ -36,13 +36,13 @@ def test_a_person_is_asked_and_no_is_the_default(
 ) -> None:
     monkeypatch.setattr(sys, "stdin", Terminal(answer))
     try:
-        confirmation(folder, yes=False)(NAMES)
+        confirmation(folder, yes=False)(PARTS, OTHERS)
         went_on = True
     except ConfigError:
         went_on = False
     assert went_on == agreed
     said = capsys.readouterr()
-    assert all(name in said.err for name in [*NAMES, str(folder.path)])
+    assert all(name in said.err for name in [*PARTS, *OTHERS, str(folder.path)])
 
 
 def test_several_processes_do_not_ask(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,12 +50,12 @@ def test_several_processes_do_not_ask(folder: RunFolder, monkeypatch: pytest.Mon
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(sys, "stdin", Terminal("y\n"))
     with pytest.raises(ConfigError, match="--yes"):
-        confirmation(folder, yes=False)(NAMES)
+        confirmation(folder, yes=False)(PARTS, OTHERS)
 
 
 def test_yes_asks_nothing(
     folder: RunFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "stdin", Terminal("n\n"))
-    confirmation(folder, yes=True)(NAMES)
+    confirmation(folder, yes=True)(PARTS, OTHERS)
     assert not capsys.readouterr().err

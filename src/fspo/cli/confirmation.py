@@ -18,17 +18,18 @@ if TYPE_CHECKING:
 __all__ = ["ask", "confirmation"]
 
 
-def confirmation(folder: RunFolder, *, yes: bool) -> Callable[[Sequence[str]], None]:
-    """A function that asks whether the named parts and files of a run may be removed.
+def confirmation(folder: RunFolder, *, yes: bool) -> Callable[[Sequence[str], Sequence[str]], None]:
+    """A function that asks whether parts of a run may be made from scratch, and others be removed for that.
 
-    With `yes` it agrees without a question. Without a terminal, or with several processes, it can't ask and refuses. It
-    raises `ConfigError` if the answer is no, or if it can't ask.
+    It gets the names of both. With `yes` it agrees without a question. Without a terminal, or with several processes,
+    it can't ask and refuses. It raises `ConfigError` if the answer is no, or if it can't ask.
     """
 
-    def confirm(names: Sequence[str]) -> None:
+    def confirm(parts: Sequence[str], others: Sequence[str]) -> None:
         if yes:
             return
-        what = f"Overwriting also removes from {folder.path} what depends on it: {', '.join(names)}"
+        made, removed = ", ".join(parts), ", ".join(others)
+        what = f"In {folder.path} this makes {made} from scratch and removes what depends on that: {removed}"
         remedy = "Add --yes if these may go, or name another folder with --output."
         ask(f"{what}. Continue?", refusal=f"{what}. {remedy}", declined="Nothing was removed.")
 

@@ -53,12 +53,12 @@ def opened(
     folder: RunFolder,
     parts: Sequence[str],
     policy: Existing,
-    confirm: Callable[[Sequence[str]], object] = lambda _: None,
+    confirm: Callable[[Sequence[str], Sequence[str]], object] = lambda *_: None,
 ) -> Iterator[RunFolder]:
     """Hold a run's folder for making these parts, once all that this needs is known to be there.
 
-    `confirm` gets the names of what was made from these parts and would be removed with them, if there is any; where it
-    raises, nothing is written or removed.
+    If something that was made from these parts would be removed with them, `confirm` gets the parts and the names of
+    the others; where it raises, nothing is written or removed.
 
     Raises:
         FspoError: as `check_inputs`, and nothing has been written or removed; or as `RunFolder.opened`.
@@ -67,7 +67,7 @@ def opened(
     def check() -> None:
         check_inputs(folder, parts, policy)
         if policy is Existing.OVERWRITE and (others := folder.made_from(parts)):
-            confirm(others)
+            confirm(parts, others)
 
     with folder.opened(parts, policy, check):
         yield folder
