@@ -94,6 +94,24 @@ def test_mistakes_are_named_before_anything_is_made(study_file: Path, tmp_path: 
     assert "0 labels and 0 comparisons of 0 participants" in call("export", study_file, tmp_path / "out", "--parquet")
 
 
+def test_targets_are_checked_before_anything_is_read(
+    study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unread(*_: object) -> None:
+        raise AssertionError("nothing is to be read")
+
+    for reads in ("fspo.study.material.load_material", "fspo.study.store.StudyStore.records"):
+        monkeypatch.setattr(reads, unread)
+    file = tmp_path / "file"
+    file.write_text("mine")
+    for out in (file, file / "out"):
+        assert f"{file} is a file" in call("export", study_file, out, code=2)
+        for dry in ([], ["--dry-run"]):
+            said = call("serve", study_file, f"--set=output={out}", "--store", tmp_path / "store", *dry, code=2)
+            assert f"{file} is a file" in said
+        assert str(file) in call("serve", study_file, "--store", out, code=1)
+
+
 def test_a_port_in_use_is_named_before_anything_is_made(study_file: Path, tmp_path: Path) -> None:
     with bound("127.0.0.1", 0) as other:
         other.listen()

@@ -128,6 +128,15 @@ def test_a_judge_that_is_no_yaml_is_named_by_its_option(tmp_path: Path) -> None:
     assert found.exit_code == 2 and "--judge {likes:" in found.stderr and "--set" not in found.stderr
 
 
+@pytest.mark.parametrize("place", ["file", "file/out"])
+def test_a_file_in_the_place_of_the_results_is_refused_before_anything_is_read(tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").write_text("mine")
+    for dry in ([], ["--dry-run"]):
+        line = ["eval", "answers", str(tmp_path / "missing.csv"), "--output", str(tmp_path / place), *dry]
+        found = CliRunner().invoke(app, line)
+        assert found.exit_code == 2 and "is a file" in found.stderr
+
+
 def test_names_of_systems_are_no_paths(tmp_path: Path) -> None:
     names = {"../../up": SHORT, "items.jsonl": LONG, "a/b, c": LONG}
     given = [{"user": row["user"], "prompt": row["prompt"], **names} for row in rows()]

@@ -128,15 +128,15 @@ def export(
     Examples:
       fspo study export configs/study/paper.yaml exports/paper --dataset
     """
-    from fspo.files import is_empty, replace_folder
-
-    config = _loaded(file, overrides)
-    if folder.exists() and not is_empty(folder):
-        raise ConfigError(f"{folder} is not empty; name another folder.")
+    from fspo.files import check_replaceable, is_empty, replace_folder
     from fspo.serving.connection import public_place
     from fspo.serving.people_data import Export, record_export
     from fspo.study.export import EXPORT, people_in, save_parquet, study_dataset
 
+    config = _loaded(file, overrides)
+    check_replaceable(folder, EXPORT)
+    if not is_empty(folder):
+        raise ConfigError(f"{folder} is not empty; name another folder.")
     with _opened(config, store, must_exist=True) as people:
         known = people.last_withdrawal()  # before anything is read: who withdraws meanwhile is noted as later
         records = people.records(config.name)
@@ -307,7 +307,9 @@ def _stored_records(
 
 
 def _serve(config: StudyConfig, host: str, port: int, store: str | None, *, access_log: bool, dry_run: bool) -> None:
+    from fspo.files import check_writable
     from fspo.modeling.quiet import quiet
+    from fspo.serving.connection import check_place
     from fspo.serving.listening import bound, listen
     from fspo.study.app import create_study_app
     from fspo.study.arms import check_endpoints, check_shots, layout_notes, load_models, open_engines, weights_of_arms
@@ -316,6 +318,8 @@ def _serve(config: StudyConfig, host: str, port: int, store: str | None, *, acce
 
     with bound(host, port) as place:
         quiet()
+        check_place(store or config.output)
+        check_writable(config.output, inside=True)
         material, models = load_material(config), load_models(config)
         registration = registration_of(config, material, weights_of_arms(config))
         out = console()
@@ -371,12 +375,11 @@ def _check_registered(config: StudyConfig, store: str | None, registration: Mapp
 
     Raises:
         ConfigError: the study was registered with another design.
-        StorageError: the store can't be written or created.
+        StorageError: the store can't be read.
     """
-    from fspo.serving.connection import STORE_FILE, check_place, look_at
+    from fspo.serving.connection import STORE_FILE, look_at
 
     place = store or str(config.output)
-    check_place(place)
     if "://" in place or not (Path(expanded(place)) / STORE_FILE).exists():
         return True
     if look_at(place).outdated:

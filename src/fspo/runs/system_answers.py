@@ -17,7 +17,7 @@ from fspo.evaluation.judges.judges import answer_judge, jury_of
 from fspo.evaluation.report.page import write_report
 from fspo.evaluation.systems.answer_tables import SystemAnswers, read_answers
 from fspo.evaluation.systems.evaluate_systems import Systems, evaluate_systems
-from fspo.files import check_unclaimed, write_json
+from fspo.files import check_unclaimed, check_writable, write_json
 from fspo.judging.judge import Judge
 from fspo.llm.pool import EndpointPool
 from fspo.preferences.dataset import PreferenceDataset
@@ -143,6 +143,7 @@ def _named(name: str, prepared: _Prepared) -> str:
 
 
 def _check_folder(folder: Path) -> None:
+    check_writable(folder, inside=True)
     if (folder / "settings.json").exists() or (folder / "config.yaml").exists():
         raise ConfigError(f"{folder} is the folder of a run; name another folder with {option('output')}.")
     check_unclaimed(folder, [_MARK], _WRITES)
