@@ -5,7 +5,7 @@
 
 Of every model type that AutoModelForCausalLM takes, a tiny model is built (`tiny_architectures`). Its log-probabilities
 by trunk and branches are compared with those of the model's own forward pass over each whole sequence, in its own
-attention; and its greedy answers over shared trunks with the naive loop that reads the whole sequence anew for every
+attention; and its greedy answers over shared trunks with the naive loop that reads the whole sequence again for every
 token. Each ends as one of
 
     exact        all log-probabilities within 1e-3 nats, all answers the same

@@ -126,7 +126,7 @@ def measure_rows(
 ) -> dict[str, Any]:
     """Measure `rows`, but those that `out` has already, and keep each one there as soon as it is done.
 
-    A row of which a side failed is noted under `failures`; it is tried again when the folder is measured again.
+    A row with a failed side is noted under `failures`; it is tried again when the folder is measured again.
 
     Raises:
         DataError: `out` holds rows of other settings.

@@ -23,7 +23,7 @@ class Task(Protocol):
 
 
 class Progress(Protocol):
-    """Whoever shows progress."""
+    """Shows progress."""
 
     def task(self, name: str, total: float, done: float = 0.0) -> AbstractContextManager[Task]:
         """Show one piece of work for as long as the `with` block around it lasts.

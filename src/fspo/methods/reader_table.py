@@ -74,7 +74,7 @@ class ReaderRow:
 
     @cached_property
     def settings(self) -> ReaderSettings:
-        """What the fit goes by.
+        """What the fit depends on.
 
         Raises:
             ConfigError: a setting is unknown or wrong.

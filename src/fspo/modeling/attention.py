@@ -44,7 +44,7 @@ _probe: ContextVar[_MaskProbe | None] = ContextVar("fspo_attention_probe", defau
 
 
 class AttentionPlan(Protocol):
-    """Whoever computes a layer's attention in the place of a mask."""
+    """What computes a layer's attention in the place of a mask."""
 
     def attend(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None, dropout: float

@@ -99,8 +99,7 @@ class TextEncoder:
     def __init__(self, tokenizer: Any) -> None:
         """Read the tokenizer's control tokens once."""
         self.tokenizer = tokenizer
-        # The unknown token stands for characters the vocabulary lacks; whoever types its name gets the same as for any
-        # of those.
+        # The unknown token stands for characters the vocabulary lacks; its typed name gives the same as any of those.
         self._forbidden = control_ids(tokenizer) - {tokenizer.unk_token_id}
         self._contents = sorted(
             (str(tokenizer.convert_ids_to_tokens(i)) for i in self._forbidden), key=len, reverse=True

@@ -50,7 +50,7 @@ def hidden_states(base: Any, **inputs: Any) -> Tensor:
 def logits(base: Any, hidden: Tensor) -> Tensor:
     """[T, V] in fp32: the LM head of `base` on `hidden` [T, d], scaled and soft-capped as its configuration says."""
     transform = _LogitTransform.of(base.config.get_text_config())
-    # The head's forward without what is hooked onto it, which whoever cuts its work into pieces does once for all.
+    # The head's forward without what is hooked onto it, which a caller that works in pieces does once for all.
     return transform(base.get_output_embeddings().forward(hidden)).float()
 
 

@@ -241,7 +241,7 @@ class EpisodeRenderer:
     def trim(self, episode: Episode, mirror_description: str | None = None, *, reserve: int = 0) -> tuple[Episode, int]:
         """The episode without the oldest shots that it or its mirror has no room for, and how many these are.
 
-        Swapping labels can change a length by a token, and whoever compares the two must show both the same shots.
+        Swapping labels can change a length by a token, so a comparison of the two must show both the same shots.
         `mirror_description` stands in the mirror; by default it is the episode's own. `reserve` tokens are kept free.
         """
         if self.max_length is None:

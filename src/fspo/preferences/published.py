@@ -54,7 +54,7 @@ class Drawn:
 
     users: int = 100
     concentration: float = 0.05
-    """Of the Dirichlet distribution: the smaller, the fewer scores a user goes by (PersonalLLM, arXiv 2409.20296)."""
+    """Of the Dirichlet distribution: the smaller, the fewer scores matter to a user (PersonalLLM, arXiv 2409.20296)."""
     pairs: int = 1
     """Pairs of responses to each prompt that a user labels."""
     seed: int = 0

@@ -3,7 +3,7 @@
 Tokens are estimated at four characters each, from the domain's own seeds, users and prompts. Answers count as long as
 they may be, but for the judge's, which are one short JSON object. Every description is taken to stay open through all
 rounds of refinement. What may be asked again is told apart: new questions, where most of the first were
-near-duplicates, and all about users who are made anew.
+near-duplicates, and all about users who are made again.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Stage:
     prompt_tokens: int
     answer_tokens: int
     of_users: bool = False
-    """Whether a user who is made anew goes through it again."""
+    """Whether a user who is made again goes through it again."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ def _all_pairs(config: SynthesisConfig, slots: Sequence[UserSlot], questions: in
 
 
 def _again(config: SynthesisConfig, domain: Domain, stages: Iterable[Stage]) -> tuple[Stage, ...]:
-    """What comes on top where no new question can be used, and everybody is made anew each time."""
+    """What comes on top where no new question can be used, and everybody is made again each time."""
     attempts = config.disagreement.attempts if config.disagreement is not None and varies(config, domain) else 0
     rows = (
         _sum("questions, again", (row for row in stages if row.name == "questions"), config.augment_rounds - 1),

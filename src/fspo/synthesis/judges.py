@@ -1,4 +1,4 @@
-"""Who labels: a language model that reads descriptions, or a judge that goes by traits, behind one way of asking."""
+"""Who labels: a language model that reads descriptions, or a judge by traits, behind one way of asking."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 TraitJudge = AttributeJudge | TopicJudge | DeclaredJudge
-"""A judge that goes by users' traits, and is the same in both orders by construction."""
+"""A judge by users' traits, which is the same in both orders by construction."""
 
 
 class Judging(Protocol):
@@ -63,7 +63,7 @@ def pairwise_judge(config: SynthesisConfig, domain: Domain, llm: LanguageModel) 
 
 
 def by_traits(judge: TraitJudge) -> Judging:
-    """A judge that goes by traits, which is the same in both orders by construction."""
+    """A judge by traits, which is the same in both orders by construction."""
 
     def judging(comparisons: Iterable[Comparison], task: Task | None = None) -> Iterator[Judgement]:
         for c in comparisons:
@@ -78,7 +78,7 @@ def check_judge(config: SynthesisConfig, domain: Domain) -> None:
     """Check that the judge of the configuration can judge the responses of the domain.
 
     Raises:
-        ConfigError: it goes by declared traits and there are none, or by measured attributes and users weigh others.
+        ConfigError: it uses declared traits and there are none, or measured attributes and users weigh others.
         DataError: the domain's files alone show that a trait or an attribute that users weigh is the same in all
             responses.
     """

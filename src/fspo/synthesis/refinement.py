@@ -1,7 +1,7 @@
 """Iterative persona refinement: a description is extended until it decides the pairs that it left open.
 
 For a pair that the judge can't decide from the description, one side is picked at random and a sentence is added that
-makes a later judge pick the same (FSPO, arXiv 2502.19312, section 5). The pairs are all labelled anew afterwards.
+makes a later judge pick the same (FSPO, arXiv 2502.19312, section 5). The pairs are all labelled again afterwards.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 `questions.jsonl`, `views.jsonl` (steering by views), `responses.jsonl`, `judge.json` (a judge that goes by traits),
 `people.json`, `labels/` and `undecided/` (a file for each shard of users), the dataset (`users.parquet`,
 `preferences.parquet`, `dataset.json`), `checks.json`, `README.md` (its card), `synthesis.json`, and last `splits.json`.
-Answers of language models are kept by whoever asks them (`fspo.llm.cache`), so that a killed call goes on from there
+Answers of language models are kept where they are asked (`fspo.llm.cache`), so that a killed call goes on from there
 and nothing is asked twice.
 """
 
@@ -267,7 +267,7 @@ class _Stages:
         return made
 
     def judge(self, questions: list[Question], responses: list[Response], train: Collection[str]) -> TraitJudge | None:
-        """The judge that goes by traits, saved; None where a language model judges. `train` are ids of questions."""
+        """The judge by traits, saved; None where a language model judges. `train` are ids of questions."""
         if not self.config.by_traits:
             return None
         judge = trait_judge(self.config, self.domain, questions, responses)

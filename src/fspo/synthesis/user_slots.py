@@ -61,7 +61,7 @@ def slots_of(config: SynthesisConfig, domain: Domain) -> list[UserSlot]:
         ConfigError: more users are asked for than there are, nobody would be left to train on or to hold out, or an
             attribute that users are to weigh is unknown.
         DataError: two users have the same id, the domain leaves nobody to hold out or to train on, or a user has no
-            weights for a judge that goes by them.
+            weights for a judge by them.
     """
     users = domain.users
     if users.directions is not None:

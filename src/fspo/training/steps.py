@@ -67,7 +67,7 @@ class EpisodeStream(Dataset[tuple[int, Episode]]):
     """The episodes of a whole training, numbered; any of them can be had at any time."""
 
     def __init__(self, sampler: Episodes, length: int, *, fixed: int | None = None) -> None:
-        """Show the first `length` episodes of `sampler`; or the first `fixed` ones again and again, shuffled anew."""
+        """Show the first `length` episodes of `sampler`; or the first `fixed` ones in rounds, each shuffled again."""
         self._sampler, self._length, self._fixed = sampler, length, fixed
         self._lap: tuple[int, list[int]] = (-1, [])
 
@@ -335,8 +335,8 @@ def split_passes(units: Sequence[Unit], row_tokens: int) -> tuple[tuple[Unit, ..
 def balanced(units: Sequence[Unit], processes: int) -> tuple[tuple[Unit, ...], ...]:
     """Units dealt out so that all processes have about equally many tokens, each share in the order of the step.
 
-    The longest unit goes first, and always to whoever has the fewest tokens yet; so nobody has more than a unit above
-    the least, and nobody has none where there are enough units.
+    The longest unit goes first, and always to the process with the fewest tokens yet; so none has more than a unit
+    above the least, and none is without a unit where there are enough.
     """
     loads = [0] * processes
     places: list[list[int]] = [[] for _ in range(processes)]

@@ -125,7 +125,7 @@ def judge_answers(
 ) -> list[JudgedAnswer]:
     """Judge every answer against the base model's answer to the same item; all mappings are by item id.
 
-    The judgements are stored in `path` for this judge and these users as they are; the floors are applied anew each
+    The judgements are stored in `path` for this judge and these users as they are; the floors are applied again each
     time. See `judged` for what is raised.
     """
     pairs = [(a.item, Comparison(users[a.user], a.prompt, a.text, base_answers[a.item].text)) for a in answers]

@@ -98,7 +98,7 @@ def compare_runs(
 
     Raises:
         ConfigError: none of the runs has the measure.
-        DataError: a run is named twice or has no evaluation; the runs' items, or what the measure rests on, differ,
+        DataError: a run is named twice or has no evaluation; the runs' items, or what the measure depends on, differ,
             which says in what; a method is in none of them; or there are fewer than two methods.
         StorageError: a file of a run is damaged or of another version.
     """

@@ -95,7 +95,7 @@ class Scores:
     """The scores of one pair of weights and context, looked up by item, shot count and condition.
 
     A context without shots is the same at every k, and flipping labels leaves it alone; one without anything is the
-    same whoever is swapped in. Such look-ups find the one score there is.
+    same for every other user that is swapped in. Such look-ups find the one score there is.
     """
 
     def __init__(

@@ -13,7 +13,7 @@ by a policy that is extrapolated from the round before: its margin is
 taken as positive in favour of the label. The `noisy_share` of the round's labels with the least m are trained on with
 the label smoothing `noise`, all others as they are.
 
-The paper finds the least confident labels anew in each step, by the policy in training with extrapolated logits. On
+The paper finds the least confident labels again in each step, by the policy in training with extrapolated logits. On
 whole responses extrapolation between the policy and its reference would not change their order, so here they are found
 once a round, from the three policies above, which also makes a step independent of how it is cut into passes. The paper
 has no users; here shots are a user's labelled preferences, and answers are written and labelled given these.
