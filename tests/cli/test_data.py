@@ -21,7 +21,7 @@ from fspo.errors import DataError
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.formats import from_table
 from fspo.preferences.splits import Splits
-from fspo.runs.datasets import Source, few_held_out, read_published
+from fspo.runs.datasets import EpisodeSize, Source, few_held_out, read_published
 from tests.preferences.test_published import ROLEPLAY, prism
 
 
@@ -202,7 +202,7 @@ def test_import_and_split_count_questions_alike(tmp_path: Path) -> None:
     spelled = [{**row, "prompt": row["prompt"].upper()} for row in rows(questions=2)]
     source = jsonl(tmp_path / "ratings.jsonl", [*rows(), *(row | {"chosen": "Yes."} for row in spelled)])
     assert "on 6 questions" in fspo("import", source, tmp_path / "out").output
-    found = fspo("split", tmp_path / "out").output
+    found = fspo("split", tmp_path / "out").output.splitlines()[0]
     assert sum(int(count) for count in re.findall(r"(\d+) questions?", found)) == 6
 
 
@@ -267,17 +267,53 @@ def test_a_misspelled_verb_gets_a_suggestion() -> None:
 def test_the_share_that_is_suggested_holds_out_three_users(total: int) -> None:
     people = from_table(rows(users=total, questions=4), file="rows")
     few = people.split(test_users=0.01, validation=0.05).splits
-    share = float(proposed(few_held_out(Path("ratings"), few))[-1])
+    share = float(proposed(few_held_out(Path("ratings"), people, few, []))[-1])
     enough = people.split(test_users=share).splits
-    assert len(enough.users["test"]) >= 3 and few_held_out(Path("ratings"), enough) == ""
+    assert len(enough.users["test"]) >= 3 and len(enough.users["train"]) >= 3
+    assert few_held_out(Path("ratings"), people, enough, []) == ""
 
 
 def test_the_split_that_is_suggested_holds_out_questions_where_none_is() -> None:
     people = from_table(rows(users=12, questions=20), file="rows")
-    command = proposed(few_held_out(Path("ratings"), people.split(test_users=0.1, test_questions=0).splits))
+    few = people.split(test_users=0.1, test_questions=0).splits
+    command = proposed(few_held_out(Path("ratings"), people, few, [EpisodeSize(4, 4)]))
     share = {name: float(value) for name, value in zip(command[2::2], command[3::2], strict=True)}
     parts = people.split(test_users=share["--test-users"], test_questions=share["--test-questions"])
     assert len(parts.test.users) >= 3 and len(parts.test) > 0
+
+
+def test_no_split_is_suggested_that_leaves_too_little_to_train_on() -> None:
+    people = from_table(rows(users=12, questions=20), file="rows")
+    few = people.split(test_users=0.1, test_questions=0).splits
+    said = few_held_out(Path("ratings"), people, few, [EpisodeSize(4, 4), EpisodeSize(10, 10)])
+    assert "`" not in said and said.endswith("collect preferences of more users.")
+    some = from_table(rows(users=5, questions=20), file="rows")
+    said = few_held_out(Path("ratings"), some, some.split(test_users=0.2).splits, [])
+    assert "`" not in said and said.startswith("Only 1 of 5 users is held out")
+
+
+def test_a_split_warns_of_a_training_part_that_is_too_small_for_the_run(tmp_path: Path) -> None:
+    folder, file = tmp_path / "ratings", tmp_path / "run.yaml"
+    assert fspo("import", jsonl(tmp_path / "r.jsonl", rows(users=12, questions=10)), folder).exit_code == 0
+    settings = "training: {ipo: {queries: 2}, fspo: {shots: 6, queries: 2}}"
+    file.write_text(f"methods: [base, ipo, fspo]\nfrom_base: [fspo]\n{settings}\n")
+    split = ("split", folder, "--test-users", 0.25, "--dry-run")
+    for given, enough in (
+        ((), True),
+        (("--test-questions", 0.3), False),
+        (("--test-questions", 0.3, "--config", file), False),
+        (("--test-questions", 0.3, "--config", file, "--set", "training.fspo.shots=4"), True),
+        (("--test-questions", 0.3, "--config", file, "--set", "training.fspo.skip_short_users=true"), False),
+    ):
+        said = fspo(*split, *given).output
+        assert "train: 9 users" in said
+        assert ("In the training part: " not in said) is enough, said
+
+
+def test_a_split_that_is_there_is_kept_before_the_data_are_read(tmp_path: Path) -> None:
+    (tmp_path / "splits.json").write_text("{}")
+    said = fspo("split", tmp_path)
+    assert said.exit_code == 1 and "splits.json already exists" in said.stderr
 
 
 def test_existing_data_is_kept_unless_told_otherwise(tmp_path: Path, folder: Path, source: Path) -> None:
@@ -585,7 +621,7 @@ def test_split_holds_out_users_and_questions(folder: Path) -> None:
     assert len(splits.users["test"]) == 1
     assert "already exists" in fspo("split", folder).stderr
     assert fspo("split", folder, "--seed", 1, "--overwrite").exit_code == 0
-    assert fspo("split", folder, "--test-users", 0.9, "--validation", 0.2).exit_code == 2
+    assert fspo("split", folder, "--test-users", 0.9, "--validation", 0.2, "--overwrite").exit_code == 2
 
 
 def test_the_dataset_of_a_configuration(tmp_path: Path, folder: Path) -> None:

@@ -79,6 +79,13 @@ def test_what_to_change_about_a_test_part_that_the_run_draws_itself_is_told(tmp_
         check_own(folder)
 
 
+def test_no_division_is_proposed_that_leaves_too_little_to_train_on(tmp_path: Path) -> None:
+    folder = own_run(tmp_path, 20, "methods=[few-shot,fspo]", "from_base=[fspo]", "training.all.shots=12")
+    with pytest.raises(DataError, match=r"^In the test part") as caught:
+        check_own(folder)
+    assert "fspo data split" not in str(caught.value)
+
+
 def test_a_label_noise_that_is_no_probability_is_found_before_anything_is_trained(tmp_path: Path) -> None:
     few = ["evaluation.shots=1", "evaluation.queries=1"]
     folder = own_run(tmp_path, 20, *few, "training.ipo.objective=dpo")

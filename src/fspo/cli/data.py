@@ -10,6 +10,7 @@ import typer
 from fspo.cli.options import ConfigFile, DryRun, Overrides, add_verb, configured, console, help_text
 from fspo.cli.store_options import opened
 from fspo.errors import ConfigError, DataError
+from fspo.files import check_writable
 from fspo.paths import expanded, shown
 from fspo.preferences.card import imported_card
 from fspo.preferences.conflicts import OnContradiction, OnDuplicate
@@ -19,6 +20,7 @@ from fspo.preferences.published import Imported
 from fspo.preferences.types import Split
 from fspo.printing import command, counted, one_line
 from fspo.runs.datasets import (
+    EpisodeSize,
     Format,
     Import,
     Source,
@@ -32,6 +34,7 @@ from fspo.runs.datasets import (
     notes_on,
     put,
     read,
+    short_to_train,
     size,
 )
 
@@ -363,20 +366,28 @@ def split(
     ] = 0.2,
     validation: Annotated[float, typer.Option(callback=_share, help="Share of both for validation.")] = 0.0,
     seed: Annotated[int, typer.Option(help="Same seed, same splits.")] = 0,
+    config: ConfigFile = None,
+    overrides: Overrides = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing splits.")] = False,
     dry_run: DryRun = False,
 ) -> None:
     """Split a dataset's users and questions into train, validation and test, and write splits.json.
 
-    No user and no question is in two splits.
+    No user and no question is in two splits. A warning says if the training part is too small for the shots and queries
+    of the run in --config, or else for the default ones.
 
     Examples:
       fspo data split data/ratings
 
       fspo data split data/ratings --test-users 0.3 --seed 1 --overwrite
+
+      fspo data split data/ratings --config my.yaml --dry-run
     """
-    dataset = _load(folder, None, None)
-    path = folder / "splits.json"
+    path = folder / SPLITS_FILE
+    if path.exists() and not overwrite:
+        raise DataError(f"{path} already exists; add --overwrite to divide the dataset again.")
+    dataset, episodes = _load(folder, None, None), _episode_sizes(config, overrides)
+    check_writable(path)
     splits = dataset.split(
         test_users=test_users, test_questions=test_questions, validation=validation, seed=seed
     ).splits
@@ -387,13 +398,25 @@ def split(
         f"{counted(len(splits.part(dataset, name)), 'preferences')}"
         for name in names
     )
-    if path.exists() and not overwrite:
-        raise DataError(f"{path} already exists; add --overwrite to divide the dataset anew.")
     if not dry_run:
         splits.save(path)
     console().print(f"{'Would write' if dry_run else 'Written to'} {path}: {sizes}.", markup=False)
-    for few in filter(None, (few_held_out(folder, splits), few_trained_on(splits))):
-        console().print(few, markup=False)
+    train = splits.part(dataset, "train")
+    notes = (few_held_out(folder, dataset, splits, episodes), few_trained_on(splits), short_to_train(train, episodes))
+    for note in filter(None, notes):
+        console().print(note, markup=False)
+
+
+def _episode_sizes(config: Path | None, overrides: list[str] | None) -> list[EpisodeSize]:
+    """The episodes of a run's trainings; without a configuration, those of a training by default."""
+    if config is None and not overrides:
+        from fspo.training.config import TrainingConfig
+
+        usual = TrainingConfig()
+        return [EpisodeSize(usual.shots, usual.queries)]
+    from fspo.runs.checks import episode_sizes
+
+    return episode_sizes(configured(None, config, overrides, None))
 
 
 def _load(folder: Path | None, config: Path | None, overrides: list[str] | None) -> PreferenceDataset:

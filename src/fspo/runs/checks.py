@@ -25,14 +25,21 @@ from fspo.preferences.sampling import EpisodeSampler, TooFewPreferences, check_n
 from fspo.preferences.splits import Splits
 from fspo.preferences.types import Preference, Split
 from fspo.runs.config import RunConfig, training_endpoints
-from fspo.runs.datasets import larger_test
+from fspo.runs.datasets import EpisodeSize, larger_test
 from fspo.runs.folder import RunFolder, methods_of
 from fspo.runs.training_data import TrainingPart, merged, training_parts
 from fspo.synthesis.domain import load_domain
 from fspo.synthesis.synthesize import check_plan
 from fspo.training.config import SMOOTHED, TrainingConfig
 
-__all__ = ["check_benchmark_data", "check_episodes", "check_instruments", "check_synthesis", "warn_of_keys"]
+__all__ = [
+    "check_benchmark_data",
+    "check_episodes",
+    "check_instruments",
+    "check_synthesis",
+    "episode_sizes",
+    "warn_of_keys",
+]
 
 
 def check_synthesis(config: RunConfig) -> None:
@@ -124,6 +131,18 @@ def _keys_not_set(asked: Iterable[EndpointConfig | None]) -> list[str]:
     ]
 
 
+def episode_sizes(config: RunConfig, trained: Collection[str] | None = None) -> list[EpisodeSize]:
+    """The episodes of the trainings of a run, or of these methods, without repetitions."""
+    rows = [row for row in training_order(methods_of(config)) if trained is None or row.name in trained]
+    trainings = [(row, config.training[row.name]) for row in rows]
+    return list(
+        dict.fromkeys(
+            EpisodeSize(each.shots if row.draws_shots else 0, each.queries, each.skip_short_users)
+            for row, each in trainings
+        )
+    )
+
+
 def check_episodes(
     folder: RunFolder,
     dataset: PreferenceDataset,
@@ -157,7 +176,8 @@ def check_episodes(
         partial(_check_training_parts, folder, chosen, readings, parts, validation, _drawn(folder, splits, "train"))
     ]
     if len(test) or evaluated:
-        checks.append(partial(_check_test_part, folder, splits, test, readings[0]))
+        larger = partial(_larger_test, folder, dataset, splits, episode_sizes(folder.config, trained))
+        checks.append(partial(_check_test_part, folder, splits, test, readings[0], larger))
     lines, faults = [], []
     for check in checks:
         try:
@@ -199,8 +219,14 @@ def _check_training_parts(
     return lines
 
 
-def _check_test_part(folder: RunFolder, splits: Splits, test: PreferenceDataset, reading: _Reading | None) -> list[str]:
-    """Check that the test part has enough for the trials of the evaluation."""
+def _check_test_part(
+    folder: RunFolder,
+    splits: Splits,
+    test: PreferenceDataset,
+    reading: _Reading | None,
+    larger: Callable[[TooFewPreferences], str],
+) -> list[str]:
+    """Check that the test part has enough for the trials of the evaluation; `larger` says how to enlarge it."""
     config = folder.config.evaluation
     read = reading.evaluated(test) if reading is not None and len(test) else Fitted(test)
     try:
@@ -209,7 +235,7 @@ def _check_test_part(folder: RunFolder, splits: Splits, test: PreferenceDataset,
             return short_users_said(short_users(read.dataset, config), "the test part")
     except TooFewPreferences as error:
         skip = "" if error.everybody else ", or set evaluation.skip_short_users to leave them out"
-        remedy = f"Lower evaluation.shots or evaluation.queries{skip}{_larger_test(folder, splits, error)}."
+        remedy = f"Lower evaluation.shots or evaluation.queries{skip}{larger(error)}."
         raise DataError(f"In the test part{_drawn(folder, splits, 'test')}: {error.facts} {remedy}") from error
     except DataError as error:
         raise DataError(f"In the test part: {error}") from error
@@ -226,10 +252,16 @@ def _drawn(folder: RunFolder, splits: Splits, part: Split) -> str:
     return f" that the run draws from {source}, which has no splits.json ({users} users on {questions} questions)"
 
 
-def _larger_test(folder: RunFolder, splits: Splits, error: TooFewPreferences) -> str:
+def _larger_test(
+    folder: RunFolder,
+    dataset: PreferenceDataset,
+    splits: Splits,
+    sizes: Sequence[EpisodeSize],
+    error: TooFewPreferences,
+) -> str:
     """The end of a sentence: the share of questions that is enough for these users, where more can be held out."""
     source = folder.config.data
-    command = "" if source is None else larger_test(source, splits, error)
+    command = "" if source is None else larger_test(source, dataset, splits, error, sizes)
     return f", or hold out more questions: `{command}`" if command else ""
 
 

@@ -28,6 +28,7 @@ from fspo.printing import column_option, command, counted, nearest
 from fspo.runs.made import check_file_target
 
 __all__ = [
+    "EpisodeSize",
     "Format",
     "Import",
     "Source",
@@ -44,6 +45,7 @@ __all__ = [
     "put",
     "read",
     "read_published",
+    "short_to_train",
     "size",
 ]
 
@@ -306,23 +308,47 @@ def notes_on(dataset: PreferenceDataset, source: str | Path) -> list[str]:
     return find_respelt(dataset.preferences, numbers) if len(numbers) == len(dataset) else notes
 
 
-def few_held_out(folder: Path, splits: Splits) -> str:
+@dataclass(frozen=True)
+class EpisodeSize:
+    """What an episode of a training takes."""
+
+    shots: int
+    queries: int
+    skip_short_users: bool = False
+
+    def sampler(self, part: PreferenceDataset) -> EpisodeSampler:
+        """Draws such episodes.
+
+        Raises:
+            DataError: a user has too few preferences, or nobody has enough.
+        """
+        return EpisodeSampler(
+            part, shots=self.shots, queries=self.queries, seed=0, skip_short_users=self.skip_short_users
+        )
+
+    def users(self, part: PreferenceDataset) -> int:
+        """How many users of a training part can be learned from: none where the training would refuse the part."""
+        try:
+            return len(self.sampler(part).users)
+        except DataError:
+            return 0
+
+
+def few_held_out(folder: Path, dataset: PreferenceDataset, splits: Splits, sizes: Iterable[EpisodeSize]) -> str:
     """That too few users are held out for intervals, and the command that holds out enough.
 
-    Empty if there are enough, or none.
+    Empty if there are enough, or none. No command is proposed that leaves too little for episodes of these sizes.
     """
     from fspo.evaluation.statistics.intervals import MINIMUM_USERS
 
     total, held_out = sum(map(len, splits.users.values())), len(splits.users["test"])
     if not 0 < held_out < MINIMUM_USERS:
         return ""
-    said = f"{_only(held_out, total)} held out"
-    if total < 2 * MINIMUM_USERS:
-        return f"{said}, and intervals need at least {MINIMUM_USERS}: collect preferences of more users."
+    said = f"{_only(held_out, total)} held out, and intervals need at least {MINIMUM_USERS}"
     share = math.ceil(100 * MINIMUM_USERS / total) / 100
     questions = {} if splits.questions["test"] else {"test-questions": _SOME_QUESTIONS}
-    proposed = _split_command(folder, splits, {"test-users": share, **questions})
-    return f"{said}, and intervals need at least {MINIMUM_USERS}: `{proposed}` holds out enough."
+    proposed = _proposed(folder, dataset, splits, {"test-users": share, **questions}, sizes)
+    return f"{said}: `{proposed}` holds out enough." if proposed else f"{said}: collect preferences of more users."
 
 
 def few_trained_on(splits: Splits) -> str:
@@ -336,6 +362,17 @@ def few_trained_on(splits: Splits) -> str:
         f"{_only(trained_on, total)} left to train on, and a policy learns from how users differ: hold out fewer with "
         "`fspo data split`, or collect preferences of more users."
     )
+
+
+def short_to_train(part: PreferenceDataset, sizes: Iterable[EpisodeSize]) -> str:
+    """That users of the training part have too few preferences for episodes of these sizes; empty if none has."""
+    for size in sizes:
+        try:
+            size.sampler(part)
+        except DataError as error:
+            facts = error.facts if isinstance(error, TooFewPreferences) else str(error)
+            return f"In the training part: {facts} Hold out fewer questions, or lower the shots or queries of training."
+    return ""
 
 
 def _only(count: int, total: int) -> str:
@@ -382,7 +419,7 @@ def check_episodes_of(folder: Path, dataset: PreferenceDataset, shots: int, quer
         except TooFewPreferences as error:
             remedy = "divide the data with other shares (`fspo data split --overwrite`)"
             if split == "test":
-                proposed = larger_test(folder, splits, error, kept=shots + queries)
+                proposed = larger_test(folder, dataset, splits, error, [EpisodeSize(shots, queries)])
                 more = "collect preferences on more questions"
                 remedy = f"hold out more questions: `{proposed}`" if proposed else more
             raise DataError(
@@ -391,24 +428,42 @@ def check_episodes_of(folder: Path, dataset: PreferenceDataset, shots: int, quer
             ) from error
 
 
-def larger_test(folder: Path, splits: Splits, error: TooFewPreferences, *, kept: int = 0) -> str:
+def larger_test(
+    folder: Path, dataset: PreferenceDataset, splits: Splits, error: TooFewPreferences, sizes: Iterable[EpisodeSize]
+) -> str:
     """The command that holds out enough questions for the users of the test part; empty where none does.
 
-    The training part keeps at least `kept` questions. If the folder has a `splits.json`, the command holds out as many
-    users as that.
+    The training part keeps enough for episodes of these sizes. If the folder has a `splits.json`, the command holds out
+    as many users as that.
     """
     everything = sum(map(len, splits.questions.values()))
     there = min(user.unrelated for user in error.short)
     share = len(splits.questions["test"]) / max(everything, 1) * error.needed / max(there, 1)
-    if not there or share > _MOST_HELD_OUT or (1 - share) * everything < kept:
+    if not there or share > _MOST_HELD_OUT:
         return ""
-    return _split_command(folder, splits, {"test-questions": math.ceil(round(100 * share, 6)) / 100})
+    return _proposed(folder, dataset, splits, {"test-questions": math.ceil(round(100 * share, 6)) / 100}, sizes)
 
 
-def _split_command(folder: Path, splits: Splits, shares: Mapping[str, float]) -> str:
-    """The command that divides a dataset by these shares, and otherwise as now if it has a `splits.json`."""
+def _proposed(
+    folder: Path, dataset: PreferenceDataset, splits: Splits, shares: Mapping[str, float], sizes: Iterable[EpisodeSize]
+) -> str:
+    """The command that divides a dataset by these shares, and otherwise as now if it has a `splits.json`.
+
+    Empty if there would be too few users to learn from by episodes of one of these sizes, and now there are more.
+    """
+    from fspo.evaluation.statistics.intervals import MINIMUM_USERS
+
     divided = (folder / SPLITS_FILE).exists()
     options = {**shares, **{name: share for name, share in _shares(splits).items() if divided and name not in shares}}
+    given: dict[str, Any] = {name.replace("-", "_"): share for name, share in options.items()}
+    try:
+        then = dataset.split(**given).train
+    except (ConfigError, DataError):
+        return ""
+    now = splits.part(dataset, "train")
+    anything = EpisodeSize(0, 1, skip_short_users=True)
+    if any(size.users(then) < min(size.users(now), MINIMUM_USERS) for size in (anything, *sizes)):
+        return ""
     words = [word for name, share in options.items() for word in (f"--{name}", f"{share:g}")]
     return command("fspo", "data", "split", folder, *words, *(["--overwrite"] if divided else []))
 

@@ -25,6 +25,7 @@ from fspo.runs.checks import (
     check_instruments,
     check_synthesis,
     check_training_endpoints,
+    episode_sizes,
 )
 from fspo.runs.config import RunConfig, readers_of, training_endpoints
 from fspo.runs.datasets import few_held_out, few_trained_on
@@ -186,7 +187,7 @@ def check_policies(folder: RunFolder, parts: Iterable[str], policy: Existing) ->
     """Check that every policy is there that one of these parts starts from or measures, and that is not made with it.
 
     Raises:
-        ConfigError: one would be removed, since the data that it was trained on are made anew.
+        ConfigError: one would be removed, since the data that it was trained on are made again.
         DataError: one has not been trained yet.
     """
     parts = list(parts)
@@ -282,7 +283,8 @@ def _check_data(folder: RunFolder, parts: Sequence[str], policy: Existing, *, dr
             f"Data: {counted(len(dataset), 'preferences')} of {counted(len(dataset.users), 'users')}; held out: "
             f"{counted(len(held_out), 'preferences')} of {counted(len(splits.users['test']), 'users')}."
         )
-        yield from filter(None, (few_held_out(folder.config.data, splits), few_trained_on(splits)))
+        few = few_held_out(folder.config.data, dataset, splits, episode_sizes(folder.config))
+        yield from filter(None, (few, few_trained_on(splits)))
     if found is not None and goes_on:
         model = place_here(folder.config.model)
         trained = [name for name in folder.config.training if method_part(name) in parts]
