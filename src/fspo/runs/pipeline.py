@@ -110,8 +110,7 @@ def train(
     whole, splits = dataset_of(folder), splits_of(folder)
     chosen = set(trained_methods(folder) if names is None else names)
     checked: dict[str, Any] = {"trained": chosen, "evaluated": names is None, "model": folder.config.model}
-    for line in check_episodes(folder, whole, splits, **checked):
-        progress.say(line)
+    check_episodes(folder, whole, splits, **checked)  # each stage says itself what it leaves out
     for line in check_unused_settings(folder.config, chosen, begun=True):
         progress.say(line)
     parts, validation = training_parts(folder, whole, splits), splits.part(whole, "validation")
