@@ -82,6 +82,34 @@ def test_without_candidates_reward_models_give_no_answers(tiny_model_path: Path,
     assert not (tmp_path / "base" / "candidates-1.jsonl").exists()
 
 
+def test_a_model_that_scores_and_chooses_is_loaded_once(
+    tiny_model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = {"heavy": 0, "other": 0}
+
+    def heavy(name: str) -> ExternalRewardModel:
+        def load() -> FunctionRewardModel:
+            loaded[name] += 1
+            return FunctionRewardModel(longest, name)
+
+        return ExternalRewardModel(name, load, lambda: name, loads=True)
+
+    monkeypatch.setattr(
+        "fspo.evaluation.evaluate._external_models",
+        lambda *_: [
+            heavy("heavy"),
+            given_reward_model("light", FunctionRewardModel(shortest, "light")),
+            heavy("other"),
+        ],
+    )
+    run = runner(tiny_model_path, {"few-shot": None}, tmp_path)
+    metrics = run(BEST)
+    assert loaded == {"heavy": 1, "other": 1}
+    assert [name for name in metrics if name != "few-shot"] == ["heavy", "light", "other"]
+    assert all({"reward_accuracy", "win_rate"} <= metrics[name].keys() for name in loaded)
+    assert run(BEST) == metrics and loaded == {"heavy": 1, "other": 1}, "what is known is not scored again"
+
+
 def test_a_choice_without_shots_is_another(tmp_path: Path) -> None:
     def score(shots: tuple[Preference, ...], prompt: str, response: str) -> float:
         return len(response) if shots else -len(response)

@@ -66,10 +66,15 @@ class AnsweringStage:
         """The log of a method's answers."""
         return self.evaluation.out / method / "answers.jsonl"
 
+    @property
+    def draws_candidates(self) -> bool:
+        """Whether reward models answer too, by choosing from candidates."""
+        return bool(self.evaluation.config.answers and self.evaluation.config.best_of)
+
     def candidates(self) -> Iterator[tuple[Answerer, Path]]:
         """What draws each candidate of `draw_candidates`, and its log; nothing where none are asked for."""
         evaluation, config = self.evaluation, self.evaluation.config
-        if not config.answers or not config.best_of:
+        if not self.draws_candidates:
             return
         base = evaluation.weights.loadable(evaluation.weights.source(BASE), "none")
         for number in range(1, config.best_of + 1):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeVar
@@ -203,16 +203,21 @@ class _Stages:
     def measure(self, external: Sequence[ExternalRewardModel]) -> Estimates:
         """Let all methods and reward models be scored, answer and be judged; gives method -> measure -> estimate."""
         evaluation, scoring, answering, judging = self.evaluation, self.scoring, self.answering, self.judging
-        scored = dict(self._scored(external))  # first, since somebody's own function may fail
+        # First, since somebody's own function may fail. A model that chooses answers too is loaded once, for both.
+        later = [model for model in external if model.loads and answering.draws_candidates]
+        scored = {model.name: self._scored(model) for model in external if model not in later}
         self._use_weights(external=bool(external))
-        self.rewards = {name: scoring.rewards(name) for name in evaluation.methods} | scored
         corrupted = {name: scoring.corrupted(name) for name in evaluation.methods}
         others = {name: _merged(one.estimates(name) for one in self.optional) for name in evaluation.methods}
         if external:
             evaluation.weights.let_go()
         for model in external:
+            if model in later:
+                scored[model.name] = scoring.external(model)
             answering.choose(model)
             model.let_go()
+        self.rewards = {name: scoring.rewards(name) for name in evaluation.methods}
+        self.rewards |= {model.name: scored[model.name] for model in external}
         qualities = answering.qualities()
         evaluation.weights.let_go()
         for note in (*(note for one in self.optional for note in one.notes()), *_unread_notes(self.rewards)):
@@ -236,11 +241,11 @@ class _Stages:
             others.setdefault(name, {}).update(judging.length_controlled(key, headline=headline))
         return {name: estimates(table) | others.get(name, {}) for name, table in self.tables.items()}
 
-    def _scored(self, external: Sequence[ExternalRewardModel]) -> Iterator[tuple[str, Rewards]]:
-        """What each reward model says of the pairs, one in memory after the other; loaded again to choose answers."""
-        for model in external:
-            yield model.name, self.scoring.external(model)
-            model.let_go()
+    def _scored(self, model: ExternalRewardModel) -> Rewards:
+        """What a reward model says of the pairs; then the next one has room in memory."""
+        rewards = self.scoring.external(model)
+        model.let_go()
+        return rewards
 
     def _use_weights(self, *, external: bool) -> None:
         """Everything that needs weights, one set after the other; `external`: whether reward models answer too."""

@@ -32,9 +32,13 @@ class ExternalRewardModel:
         identity: Callable[[], str | None] | None = None,
         *,
         shots: bool = True,
+        loads: bool = False,
     ) -> None:
-        """`identity` tells the model apart without loading it, where it can; `shots`: whether it is shown any."""
-        self.name, self.shots = name, shots
+        """`identity` tells the model apart without loading it, where it can; `shots`: whether it is shown any.
+
+        `loads`: whether `get` reads weights into memory.
+        """
+        self.name, self.shots, self.loads = name, shots, loads
         self._get, self._identity = get, identity or (lambda: None)
         self._held: RewardModel | None = None
         self.not_kept = ""
@@ -108,7 +112,7 @@ def load_reward_model(
     def identity() -> str | None:
         return classifier_identity(str(entry.model), dtype=config.dtype, max_length=config.max_length)
 
-    return ExternalRewardModel(entry.name, load, identity, shots=entry.shots)
+    return ExternalRewardModel(entry.name, load, identity, shots=entry.shots, loads=True)
 
 
 def _rater(entry: RewardModelConfig, llm: LanguageModel, say: Callable[[str], None] | None = None) -> RatingRewardModel:
