@@ -1,4 +1,4 @@
-"""Every configuration with sampled or written responses, at its own amounts, by a model that answers at once."""
+"""Every configuration with sampled responses, at its own amounts, by a model that answers at once."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.sampling import check_no_leak
 from fspo.preferences.splits import Splits
 from fspo.runs.config import load_config
-from fspo.synthesis.config import asks_models
 from fspo.synthesis.domain import load_domain
 from fspo.synthesis.domain_files import production_of
 from fspo.synthesis.synthesize import Writers, synthesize
+from fspo.synthesis.user_slots import slots_of
 from tests.synthesis.helpers import ScriptedModel, TopicalModel
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = {path.stem: load_config(path) for path in sorted((ROOT / "configs").glob("*.yaml"))}
 SAMPLED = {name: config for name, config in CONFIGS.items() if production_of(config.synthesis.domain) == "sampled"}
 BUILTIN = {name: config for name, config in SAMPLED.items() if config.endpoint is None}
-WRITTEN = {"advice": 150, "elix-written": 70, "reviews-written": 150}
 USERS = {"elix-easy": 5, "elix-hard": 550, "reviews-paper": 8, "roleplay": 1500}
+MOST_USERS = 100
+"""Each user's pairs are drawn from the user's own questions, however many other users there are."""
 MOST_TOKENS = 80_000
 """Of all responses: what the built-in model writes in eight minutes on two cores, at a cautious 165 a second."""
 
@@ -48,12 +49,14 @@ def test_those_need_no_network_and_are_small(name: str) -> None:
 
 @pytest.mark.parametrize("name", BUILTIN)
 def test_they_make_their_datasets(name: str, tmp_path: Path) -> None:
-    config = BUILTIN[name].synthesis.model_copy(update={"meaning": False})
-    words = [word for words in load_domain(config.domain).topics.values() for word in words]
-    model = TopicalModel(words)
+    domain, config = load_domain(BUILTIN[name].synthesis.domain), BUILTIN[name].synthesis
+    assert len(slots_of(config, domain)) == USERS[name]
+    users = min(USERS[name], MOST_USERS)
+    config = config.model_copy(update={"meaning": False, "users": users})
+    model = TopicalModel([word for words in domain.topics.values() for word in words])
     synthesize(config, Writers(model, model), tmp_path)
     dataset, splits = PreferenceDataset.load(tmp_path), Splits.load(tmp_path / "splits.json")
-    assert len(dataset.users) == USERS[name]
+    assert len(dataset.users) == users
     assert len(dataset.questions()) >= 0.9 * config.questions
     train, test = splits.part(dataset, "train"), splits.part(dataset, "test")
     check_no_leak(train, test)
@@ -65,22 +68,6 @@ def test_they_make_their_datasets(name: str, tmp_path: Path) -> None:
         assert min(map(len, questions.values())) >= 8
     checks = json.loads((tmp_path / "checks.json").read_text())
     assert checks["labels"]["per_user"]["least"] >= 16
-
-
-@pytest.mark.parametrize("name", WRITTEN)
-def test_those_of_written_responses_ask_no_model_and_have_enough_for_their_episodes(name: str, tmp_path: Path) -> None:
-    config = CONFIGS[name]
-    assert config.synthesis.domain == name and not asks_models(config.synthesis)
-    model = ScriptedModel(stop_at=0)
-    synthesize(config.synthesis, Writers(model, model), tmp_path)
-    dataset, splits = PreferenceDataset.load(tmp_path), Splits.load(tmp_path / "splits.json")
-    assert len(dataset.users) == WRITTEN[name]
-    assert len(splits.users["test"]) >= (config.evaluation.users or 1)
-    for part, needed in (("train", 8), ("test", config.evaluation.shots + config.evaluation.queries)):
-        questions: dict[str, set[str]] = {}
-        for preference in splits.part(dataset, part):  # type: ignore[arg-type]
-            questions.setdefault(preference.user, set()).add(preference.question)
-        assert min(map(len, questions.values())) >= needed, part
 
 
 def test_the_one_for_an_endpoint_has_every_stage(tmp_path: Path) -> None:
