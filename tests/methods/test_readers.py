@@ -68,13 +68,13 @@ def test_a_linear_reward_can_not_prefer_the_middle(name: str) -> None:
 def test_pal_can_prefer_a_place() -> None:
     users = camps(16, near(1.0), near(-1.0))
     reader = fitted("pal", training(users), **SETTINGS["pal"])
-    assert accuracy(reader, new_users(users[:10])) > 0.75
+    assert accuracy(reader, new_users(users[:6])) > 0.75
 
 
 @pytest.mark.parametrize("name", ["lore", "pal", "mrm"])
 def test_weights_of_a_shared_basis_can_not_express_a_taste_outside_it(name: str) -> None:
     reader, _ = of_two_camps(name)
-    assert accuracy(reader, new_users(camps(10, ASIDE))) < 0.7
+    assert accuracy(reader, new_users(camps(6, ASIDE))) < 0.7
 
 
 def test_ridge_and_the_mean_difference_can_express_any_linear_taste() -> None:
@@ -92,7 +92,7 @@ def test_retrieved_users_alone_say_nothing_of_another_taste() -> None:
 def test_hyre_tells_apart_what_the_population_leaves_open_and_not_what_it_contradicts() -> None:
     open_world = training(camps(8, ASIDE), mask=(0.0, 1.0, 1.0, 1.0, 1.0, 1.0))
     users = new_users(camps(10, liking(3.0, 3.0), liking(-3.0, 3.0)))
-    settings = {"steps": 300, "learning_rate": 0.02, "prior_scale": 1.0}
+    settings = {"steps": 300, "learning_rate": 0.02, "prior_scale": 1.0, "heads": 40, "batch": 128}
     open_reader, contradicted = (fitted("hyre", world, **settings) for world in (open_world, TWO_CAMPS))
     assert accuracy(open_reader, users) - accuracy(open_reader, users, flipped=True) > 0.3
     assert accuracy(open_reader, users) > 0.75
@@ -103,7 +103,7 @@ def test_hyre_tells_apart_what_the_population_leaves_open_and_not_what_it_contra
 def test_mirrored_episodes_make_a_network_read_the_labels(name: str) -> None:
     one_taste = training(camps(16, UP))
     others = new_users(camps(6, DOWN))
-    drifted = fitted(name, one_taste, **SETTINGS[name])
+    drifted = fitted(name, one_taste, **{**SETTINGS[name], "steps": 60})
     mirrored = fitted(name, one_taste, mirror=True, **SETTINGS[name])
     assert accuracy(drifted, others) < 0.3
     assert accuracy(mirrored, others) > 0.75
@@ -111,7 +111,7 @@ def test_mirrored_episodes_make_a_network_read_the_labels(name: str) -> None:
 
 def test_vpl_reports_a_latent_that_collapsed() -> None:
     _, used = of_two_camps("vpl")
-    reader, collapsed = fitted_with_diagnostics("vpl", TWO_CAMPS, kl_weight=10.0, **SETTINGS["vpl"])
+    reader, collapsed = fitted_with_diagnostics("vpl", TWO_CAMPS, kl_weight=10.0, **{**SETTINGS["vpl"], "steps": 120})
     assert used["latent_use"] > 0.3 and used["active_units"] > 0.5
     assert collapsed["latent_use"] < 0.1 and collapsed["kl"] < used["kl"] / 10
     assert accuracy(reader, BOTH) < 0.7
