@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import functools
 import io
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +33,31 @@ def report(reported_run: Path) -> Path:
     return reported_run / "report.html"
 
 
-def opened(browser: Any, path: Path, width: int, scheme: str = "light", **more: Any) -> Any:
-    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, **more)
+def opened(browser: Any, path: Path, width: int, scheme: str = "light") -> Any:
+    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
     context.set_default_timeout(PATIENCE)
     page = context.new_page()
     page.goto(path.as_uri())
     return page
+
+
+@pytest.fixture(scope="module")
+def shown(browser: Any, report: Path) -> Callable[..., Any]:
+    """The report on a screen so wide, as it was when it was opened: once for all tests, since that takes long."""
+
+    @functools.cache
+    def once(width: int) -> Any:
+        page = opened(browser, report, width)
+        page.evaluate("document.querySelectorAll('details[open]').forEach(one => one.dataset.unfolded = '')")
+        return page
+
+    def again(width: int, scheme: str = "light") -> Any:
+        page = once(width)
+        page.emulate_media(color_scheme=scheme)
+        page.evaluate("document.querySelectorAll('details').forEach(one => one.open = 'unfolded' in one.dataset)")
+        return page
+
+    return again
 
 
 def cut_off(page: Any) -> list[str]:
@@ -53,21 +74,20 @@ def cut_off(page: Any) -> list[str]:
 # Night changes colours and no places, so that one width is enough for it.
 @pytest.mark.parametrize(("width", "scheme"), [(PHONE, "light"), (LAPTOP, "light"), (LAPTOP, "dark")])
 def test_the_report_is_accessible_at_every_size_by_day_and_by_night(
-    browser: Any, report: Path, width: int, scheme: str
+    shown: Callable[..., Any], width: int, scheme: str
 ) -> None:
-    page = opened(browser, report, width, scheme)
+    page = shown(width, scheme)
     assert (violations if scheme == "light" else colour_violations)(page) == []
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     if width == PHONE:
         assert cut_off(page) == []
     luminance = page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)")
     assert (min(luminance) > 200) == (scheme == "light")
-    page.context.close()
 
 
 @pytest.mark.parametrize("width", [PHONE, LAPTOP])
-def test_two_users_answers_are_on_the_first_screen_of_a_short_page(browser: Any, report: Path, width: int) -> None:
-    page = opened(browser, report, width)
+def test_two_users_answers_are_on_the_first_screen_of_a_short_page(shown: Callable[..., Any], width: int) -> None:
+    page = shown(width)
     assert page.evaluate("document.documentElement.scrollHeight") <= TALLEST[width]
     cards = page.locator("#samples > .pair > .card")
     assert cards.count() == 3  # two users, and the base model
@@ -75,24 +95,22 @@ def test_two_users_answers_are_on_the_first_screen_of_a_short_page(browser: Any,
     beside = [box["y"] == boxes[0]["y"] for box in boxes]
     assert beside == ([True, False, False] if width == PHONE else [True] * 3)
     assert max(box["y"] for box in boxes[:2]) < 900  # the height of the screen
-    page.context.close()
 
 
-def test_plots_are_drawn_for_the_width(browser: Any, report: Path) -> None:
+def test_plots_are_drawn_for_the_width(shown: Callable[..., Any]) -> None:
     """Letters of a plot have a size that can be read, on a phone as on a laptop."""
     for width, drawn in ((PHONE, "narrow"), (LAPTOP, "wide")):
-        page = opened(browser, report, width)
+        page = shown(width)
         unfold(page)
-        shown = page.evaluate(
+        visible = page.evaluate(
             "[...document.querySelectorAll('svg')].filter(e => e.clientWidth).map(e => e.classList[0])"
         )
-        assert set(shown) == {drawn}
+        assert set(visible) == {drawn}
         heights = page.evaluate(
             "[...document.querySelectorAll('#plot-accuracy-by-shots svg text')]"
             ".map(e => e.getBoundingClientRect().height).filter(height => height)"
         )
         assert min(heights) >= 10
-        page.context.close()
 
 
 def test_the_instrument_finds_what_is_wrong(browser: Any, tmp_path: Path) -> None:
@@ -140,8 +158,8 @@ def test_the_keyboard_reaches_everything(browser: Any, report: Path) -> None:
     page.context.close()
 
 
-def test_plots_are_read_out(browser: Any, report: Path) -> None:
-    page = opened(browser, report, LAPTOP)
+def test_plots_are_read_out(shown: Callable[..., Any]) -> None:
+    page = shown(LAPTOP)
     unfold(page)
     plots = page.get_by_role("img").all()
     assert len(plots) == page.locator("svg.wide").count() >= 9
@@ -152,11 +170,10 @@ def test_plots_are_read_out(browser: Any, report: Path) -> None:
         ".textContent)"
     )
     assert all(re.search(r"\d", text) for text in described if "distributions" not in text)
-    page.context.close()
 
 
-def test_the_numbers_of_a_plot_are_downloaded(browser: Any, run_folder: Path, report: Path, tmp_path: Path) -> None:
-    page = opened(browser, report, PHONE, accept_downloads=True)
+def test_the_numbers_of_a_plot_are_downloaded(shown: Callable[..., Any], run_folder: Path, tmp_path: Path) -> None:
+    page = shown(PHONE)
     with page.expect_download() as waiting:
         page.locator("#plot-accuracy-by-shots a[download]").click()
     assert waiting.value.suggested_filename == "accuracy-by-shots.csv"
@@ -166,7 +183,6 @@ def test_the_numbers_of_a_plot_are_downloaded(browser: Any, run_folder: Path, re
     (row,) = [row for row in rows if (row["method"], row["shots"]) == ("fspo", "4")]
     assert float(row["value"]) == known["value"]
     assert [float(row["low"]), float(row["high"]), int(row["users"])] == [known["low"], known["high"], known["users"]]
-    page.context.close()
 
 
 def test_it_prints_on_white_with_everything_that_paper_can_show(browser: Any, report: Path) -> None:
