@@ -480,6 +480,30 @@ def test_a_model_that_fails_ends_the_requests_with_one_sentence(folder: Path, tm
     run(policy, failing)
 
 
+@pytest.mark.parametrize("name", ["add", "remove"])
+def test_a_machine_without_memory_while_answers_come_and_go_ends_no_engine(
+    policy: Policy, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    real, left = getattr(continuous.ContinuousDecoder, name), [1]
+
+    def full(decoder: Any, *given: Any) -> None:
+        if left:
+            left.clear()
+            raise RuntimeError("out of memory")
+        real(decoder, *given)
+
+    async def work(engine: LocalEngine) -> None:
+        await asyncio.gather(ask(engine, ANN), ask(engine, BEN), return_exceptions=True)
+        assert not left
+        assert (await ask(engine, ANN)).text == expected(policy, ANN, 2.0)
+        await engine.forget("ann")
+        await engine.forget("ben")
+        assert engine.counts.trunk_bytes == 0
+
+    monkeypatch.setattr(continuous.ContinuousDecoder, name, full)
+    run(policy, work, guidance=2.0)
+
+
 def test_closing_ends_what_is_under_way(policy: Policy) -> None:
     async def closed() -> None:
         engine = LocalEngine(policy)

@@ -152,11 +152,11 @@ class Lane:
 
         What goes wrong with one request ends that one; what goes wrong with the model ends all that it works on.
         """
-        self._leave(job for job in self.jobs if job.cancelled)
-        if not len(self):
-            self._turns.clear()
-            return
         try:
+            self._leave(job for job in self.jobs if job.cancelled)
+            if not len(self):
+                self._turns.clear()
+                return
             with self._enter() as model, evaluating(model), torch.no_grad():
                 self._prepare(model)
                 self._admit()
@@ -166,11 +166,13 @@ class Lane:
             self.fail(_explained(error))
 
     def fail(self, error: FspoError) -> None:
-        """End all requests."""
-        self._decoder = None
-        for job in self.jobs:
+        """End all requests, wherever the work on them stopped."""
+        jobs = self.jobs
+        self._decoder, self._rows = None, []
+        self._waiting, self._reading, self._running = [], [], []
+        for job in jobs:
             job.deliver(error)
-        self._leave(self.jobs)
+            self._release(job)
 
     def _prepare(self, model: torch.nn.Module) -> None:
         if self._decoder is not None:
@@ -350,13 +352,13 @@ class Lane:
         """Forget requests, wherever they are."""
         for job in list(jobs):
             if job in self._running:
-                self._running.remove(job)
+                assert self._decoder is not None
                 for track in job.tracks:
                     row = self._rows.index(track)
-                    if self._decoder is not None:
-                        self._decoder.remove(row)
+                    self._decoder.remove(row)
                     self._rows[row] = self._rows[-1]
                     self._rows.pop()
+                self._running.remove(job)
             elif job in self._reading:
                 self._reading.remove(job)
             elif job in self._waiting:
