@@ -191,7 +191,7 @@ class Policy:
     @property
     def reads_shots(self) -> bool:
         """Whether a person's preferences matter."""
-        return self.renderer.context in ("shots", "both")
+        return self.renderer.reads_shots
 
     @property
     def base(self) -> Policy:

@@ -393,8 +393,13 @@ class EpisodeRenderer:
         """What is shown of a description."""
         return description if self.reads_description else ""
 
+    @property
+    def reads_shots(self) -> bool:
+        """Whether the person's preferences are shown."""
+        return self.context in ("shots", "both")
+
     def _visible(self, shots: Sequence[Preference]) -> Sequence[Preference]:
-        return shots if self.context in ("shots", "both") else ()
+        return shots if self.reads_shots else ()
 
     def _shot_parts(self, shots: Sequence[Preference], described: bool) -> list[tuple[int, ...]]:
         return [self._layout.shot(shot, first=index == 0, described=described) for index, shot in enumerate(shots)]

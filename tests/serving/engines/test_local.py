@@ -504,6 +504,11 @@ def test_a_machine_without_memory_while_answers_come_and_go_ends_no_engine(
     run(policy, work, guidance=2.0)
 
 
+def test_a_policy_that_reads_no_shots_is_given_none(folder: Path) -> None:
+    policy = Policy.load(folder, device="cpu", context="none")
+    assert run(policy, lambda engine: engine.fits(ANN.shots, ANN.turns, 12)) == 0
+
+
 def test_closing_ends_what_is_under_way(policy: Policy) -> None:
     async def closed() -> None:
         engine = LocalEngine(policy)

@@ -170,6 +170,23 @@ def test_shots_without_room_are_left_out(tiny_model_path: Path) -> None:
         )
 
 
+def test_a_policy_is_sent_what_it_was_trained_with(tiny_model_path: Path) -> None:
+    text = "Likes calm films. " * 5
+    request = replace(REQUEST, description=text)
+    whole = EpisodeRenderer(load_tokenizer(tiny_model_path), layout="conversation")
+    for context, description, shots in (("shots", False, 3), ("none", False, 0), ("both", True, 3)):
+        renderer = whole.with_context(context)  # type: ignore[arg-type]
+        read, fitting = run(lambda _, engine: _read_and_fitting(engine, text), {}, renderer=renderer)
+        assert (read, fitting) == (description, shots)
+        contents = [message["content"] for message in sent(request, renderer=renderer)["messages"]]
+        assert len(contents) == description + 2 * shots + 1
+        assert (text in contents) is description
+
+
+async def _read_and_fitting(engine: UpstreamEngine, description: str) -> tuple[bool, int]:
+    return engine.reads_description, await engine.fits(SHOTS, REQUEST.turns, 12, description)
+
+
 @pytest.mark.parametrize(
     ("server", "kind", "parts"),
     [

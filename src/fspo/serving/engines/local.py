@@ -159,7 +159,8 @@ class LocalEngine:
         prompt = as_turns(turns)
 
         def count() -> int:
-            shown = shots_beside(transcript(prompt), within_reach(shots, longest), self._policy.shots)
+            most = self._policy.shots if self._policy.reads_shots else 0
+            shown = shots_beside(transcript(prompt), within_reach(shots, longest), most)
             # A description that the policy would write takes long to write: its place is kept free instead.
             place = "word " * self._policy.description_tokens if self._policy.describes else ""
             rendered = self._policy.renderer.render_prompt(shown, prompt, description or place, reserve=max_tokens)

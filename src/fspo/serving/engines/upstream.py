@@ -131,7 +131,7 @@ class UpstreamEngine:
             base_model: answers the other requests; by default the same model.
             renderer: of the policy, in the layout `conversation`: it says how many shots have room, and what a system
                 message becomes. Without it all shots are sent, and the server refuses what is too long.
-            most_shots: how many shots are sent at most.
+            most_shots: how many shots are sent at most; a policy that was trained without shots gets none.
             cache_salt: whether salts are sent; some providers refuse fields that they don't know.
 
         Raises:
@@ -144,7 +144,8 @@ class UpstreamEngine:
                 f"'{renderer.layout}'; train one with layout: conversation, or serve it in this process."
             )
         self._endpoint, self._base_model = endpoint, base_model or endpoint.model
-        self._renderer, self._most_shots = renderer, most_shots
+        self._renderer = renderer
+        self._most_shots = most_shots if renderer is None or renderer.reads_shots else 0
         self._secret, self._salted = secrets.token_bytes(32), cache_salt
         self._key = endpoint.key()
         self._forgotten: Counter[str] = Counter()
@@ -182,7 +183,7 @@ class UpstreamEngine:
     @property
     def reads_description(self) -> bool:
         """See `Engine`; it is sent as the system message."""
-        return True
+        return self._renderer is None or self._renderer.reads_description
 
     async def fits(
         self, shots: Sequence[Preference], turns: Sequence[Turn], max_tokens: int, description: str = ""
@@ -248,7 +249,7 @@ class UpstreamEngine:
         shots: Sequence[Preference] = ()
         description = ""
         if request.personalised:
-            description = request.description
+            description = request.description if self.reads_description else ""
             shots = shots_beside(transcript(prompt), request.shots, self._most_shots)
             if self._renderer is not None:
                 shots = self._fitting(shots, prompt, description, request.max_tokens)
