@@ -33,6 +33,7 @@ __all__ = [
     "Retry",
     "Transport",
     "WebTransport",
+    "certificates",
     "proxy_for",
 ]
 
@@ -164,7 +165,7 @@ class WebTransport:
 
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, ssl=_trusted() if self._address.startswith("https") else True),
+                connector=aiohttp.TCPConnector(limit=0, ssl=certificates(self._address)),
                 timeout=aiohttp.ClientTimeout(total=self._config.timeout, sock_connect=_CONNECTING),
                 headers={"Authorization": f"Bearer {self._key or 'none'}", "User-Agent": "fspo"},
                 cookie_jar=aiohttp.DummyCookieJar(),
@@ -268,8 +269,10 @@ def _value_of(said: bytes) -> Any:
         return said.decode("utf-8", "replace")
 
 
-def _trusted() -> ssl.SSLContext:
-    """The certificates of the system and those of certifi: some systems give Python none."""
+def certificates(address: str) -> ssl.SSLContext | bool:
+    """For aiohttp: those of the system and of certifi, since some systems give Python none; True without HTTPS."""
+    if not address.startswith("https"):
+        return True
     import certifi
 
     context = ssl.create_default_context()

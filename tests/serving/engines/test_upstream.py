@@ -187,6 +187,25 @@ async def _read_and_fitting(engine: UpstreamEngine, description: str) -> tuple[b
     return engine.reads_description, await engine.fits(SHOTS, REQUEST.turns, 12, description)
 
 
+def test_a_server_elsewhere_is_asked_by_the_proxy_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+
+    async def whole() -> None:
+        async with streaming_server(events=ANSWER) as proxy:
+            monkeypatch.setenv("http_proxy", proxy.address.removesuffix("/v1"))
+            engine = UpstreamEngine(EndpointConfig(base_url="http://model.invalid/v1", model="m"))
+            assert (await ask(engine))[-1].finish == "stop" and (await engine.state()).alive
+            assert proxy.headers[0]["Host"] == "model.invalid"
+            await engine.close()
+        engine = UpstreamEngine(EndpointConfig(base_url="http://model.invalid/v1", model="m"))
+        with pytest.raises(ModelError, match="by the proxy in http_proxy"):
+            await ask(engine)
+        await engine.close()
+
+    asyncio.run(whole())
+
+
 @pytest.mark.parametrize(
     ("server", "kind", "parts"),
     [

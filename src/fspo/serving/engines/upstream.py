@@ -28,6 +28,7 @@ from fspo.errors import ConfigError, DataError, FspoError, ModelError
 from fspo.llm.endpoint_config import EndpointConfig, need_client
 from fspo.llm.http_errors import told
 from fspo.llm.quoting import disarmed
+from fspo.llm.transport import certificates, proxy_for
 from fspo.modeling.layouts import conversation_messages
 from fspo.preferences.sampling import shots_beside
 from fspo.preferences.types import Preference, Turn, as_turns, transcript
@@ -135,7 +136,8 @@ class UpstreamEngine:
             cache_salt: whether salts are sent; some providers refuse fields that they don't know.
 
         Raises:
-            ConfigError: the package aiohttp is missing, the key can't be read, or the renderer has another layout.
+            ConfigError: the package aiohttp is missing, the key can't be read, the proxy is of an unknown kind, or the
+                renderer has another layout.
         """
         need_client()
         if renderer is not None and renderer.layout != "conversation":
@@ -148,6 +150,8 @@ class UpstreamEngine:
         self._most_shots = most_shots if renderer is None or renderer.reads_shots else 0
         self._secret, self._salted = secrets.token_bytes(32), cache_salt
         self._key = endpoint.key()
+        variable, self._proxy = proxy_for(endpoint.base_url)
+        self._way = f" by the proxy in {variable}" if variable else ""
         self._forgotten: Counter[str] = Counter()
         self._session: aiohttp.ClientSession | None = None
         self._closed = False
@@ -165,15 +169,18 @@ class UpstreamEngine:
         body = await asyncio.to_thread(self._body, request)  # it may have to tokenize long texts
         answer = _Answer()
         try:
-            async with self._open().post(f"{self._address}/chat/completions", json=body) as reply:
+            where = f"{self._address}/chat/completions"
+            async with self._open().post(where, json=body, proxy=self._proxy) as reply:
                 if reply.status >= 400:
                     raise self._refused(reply.status, await reply.read())
                 async for text in self._texts(reply, answer):
                     answer.chunks += 1
                     yield answer.piece(text, None)
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            _LOG.warning("%s can't be reached.", self._address)
-            raise ModelError(f"{self._address} can't be reached; start the server, or correct the address.") from error
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError) as error:
+            _LOG.warning("%s can't be reached%s.", self._address, self._way)
+            raise ModelError(
+                f"{self._address} can't be reached{self._way}; start the server, or correct the address."
+            ) from error
         except (TimeoutError, aiohttp.ClientError, ValueError) as error:  # cut, silent for too long, or no HTTP
             raise self._cut(answer) from error
         if answer.finish is None:
@@ -218,7 +225,7 @@ class UpstreamEngine:
 
         limit = aiohttp.ClientTimeout(total=_LOOKING)
         try:
-            async with self._open().get(f"{self._address}/models", timeout=limit) as reply:
+            async with self._open().get(f"{self._address}/models", timeout=limit, proxy=self._proxy) as reply:
                 return reply.status < 500 and reply.status not in (401, 403)
         except (TimeoutError, aiohttp.ClientError, ValueError):
             return False
@@ -303,7 +310,7 @@ class UpstreamEngine:
             headers = {"User-Agent": "fspo"} | ({"Authorization": f"Bearer {self._key}"} if self._key else {})
             self._session = aiohttp.ClientSession(
                 # A server may close a connection after an answer just when the next request is sent on it.
-                connector=aiohttp.TCPConnector(limit=0, force_close=True),
+                connector=aiohttp.TCPConnector(limit=0, force_close=True, ssl=certificates(self._address)),
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECTING, sock_read=self._endpoint.timeout),
                 headers=headers,
                 cookie_jar=aiohttp.DummyCookieJar(),
