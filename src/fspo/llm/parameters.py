@@ -12,7 +12,7 @@ from typing import Any
 
 from fspo.llm.types import CompletionRequest, without_system
 
-__all__ = ["PARAMETERS", "SYSTEM", "Names", "body_of", "in_words", "lesson"]
+__all__ = ["PARAMETERS", "SYSTEM", "Names", "body_of", "in_words", "lesson", "renamed"]
 
 SYSTEM = "system"
 """The role, which can be renamed or left out as a parameter can."""
@@ -66,14 +66,16 @@ def body_of(model: str, request: CompletionRequest, names: Names, more: Mapping[
     }
     if request.logprobs:  # else not a word of them, since some servers refuse the word
         body |= {"logprobs": True, "top_logprobs": request.logprobs}
-    for name, other in names.items():
-        if name in body:
-            value = body.pop(name)
-            if other is not None:
-                body[other] = value
+    body = renamed(body, names)
     if "logprobs" not in body:
         body.pop("top_logprobs", None)
     return {**body, **more} if more else body
+
+
+def renamed(body: Mapping[str, Any], names: Names) -> dict[str, Any]:
+    """The fields under the names that the server has for them, without those that it refuses."""
+    found = {name: value for name, value in body.items() if name not in names}
+    return found | {other: body[name] for name, other in names.items() if name in body and other is not None}
 
 
 def _turns(request: CompletionRequest, system: str | None) -> list[dict[str, Any]]:

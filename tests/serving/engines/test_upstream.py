@@ -187,6 +187,16 @@ async def _read_and_fitting(engine: UpstreamEngine, description: str) -> tuple[b
     return engine.reads_description, await engine.fits(SHOTS, REQUEST.turns, 12, description)
 
 
+def test_parameters_have_the_names_of_the_server() -> None:
+    names = {"max_tokens": "max_completion_tokens", "temperature": None, "seed": None, "system": "developer"}
+    told = replace(REQUEST, description="Ann, 30.")
+    body = sent(told, endpoint={"parameters": names})
+    assert body["max_completion_tokens"] == 12 and not {"max_tokens", "temperature", "seed"} & body.keys()
+    assert [message["role"] for message in body["messages"][:2]] == ["developer", "user"]
+    body = sent(told, endpoint={"parameters": {"system": None}})
+    assert body["messages"][0] == {"role": "user", "content": "Ann, 30.\n\nQuestion 0?"}
+
+
 def test_a_server_elsewhere_is_asked_by_the_proxy_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)

@@ -27,6 +27,7 @@ from pydantic import BaseModel, ValidationError, ValidatorFunctionWrapHandler, f
 from fspo.errors import ConfigError, DataError, FspoError, ModelError
 from fspo.llm.endpoint_config import EndpointConfig, need_client
 from fspo.llm.http_errors import told
+from fspo.llm.parameters import SYSTEM, renamed
 from fspo.llm.quoting import disarmed
 from fspo.llm.transport import certificates, proxy_for
 from fspo.modeling.layouts import conversation_messages
@@ -275,7 +276,7 @@ class UpstreamEngine:
             body["seed"] = request.seed
         if self._salted:
             body["cache_salt"] = self.salt(request.owner, request.times_forgotten)
-        return body | self._endpoint.extra_body
+        return renamed(body, self._endpoint.parameters) | self._endpoint.extra_body
 
     def _messages(self, shots: Sequence[Preference], prompt: Sequence[Turn], description: str) -> list[dict[str, str]]:
         """The turns for the server, in which no text holds what its tokenizer takes for a control token."""
@@ -287,8 +288,10 @@ class UpstreamEngine:
             Preference.after(shot.user, safe(shot.messages), self._safe(shot.chosen), self._safe(shot.rejected))
             for shot in shots
         ]
-        system = self._renderer is None or self._renderer.takes_system
-        return conversation_messages(shown, safe(prompt), self._safe(description), system=system)
+        role = self._endpoint.parameters.get(SYSTEM, SYSTEM)
+        system = role is not None and (self._renderer is None or self._renderer.takes_system)
+        messages = conversation_messages(shown, safe(prompt), self._safe(description), system=system)
+        return [one | {"role": role} if role and one["role"] == SYSTEM else one for one in messages]
 
     def _safe(self, text: str) -> str:
         """The text; with a space after brackets where the server would read a control token, or may do so."""
