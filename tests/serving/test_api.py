@@ -383,8 +383,9 @@ def test_other_wrong_requests_have_openais_form_too(site: Site) -> None:
         for status, sent in answers.items():
             assert sent.status_code == status and set(sent.json()["error"]) == {"message", "type", "param", "code"}
         assert ann.post("/preferences", content=iter([b" " * 150_000] * 2)).status_code == 413
-        assert ann.post("/chat/completions", content=b'{"model": "\xff"}').status_code == 400
-        assert ann.post("/chat/completions", content=b"[" * 100_000).status_code == 400
+        for body in (b'{"model": "\xff"}', b"[" * 100_000, b'{"seed": ' + b"9" * 5_000 + b"}"):
+            sent = ann.post("/chat/completions", content=body)
+            assert (sent.status_code, sent.json()["error"]["code"]) == (400, "invalid_json")
 
 
 @pytest.mark.parametrize("key", ["", "fspo-wrong", "ÿ"])
@@ -785,7 +786,9 @@ def test_more_requests_than_the_server_takes_at_once_are_refused_at_once(sqlite_
             time.sleep(0.02)
 
 
-@pytest.mark.parametrize(("kind", "body"), [("text/plain", b'{"prompt": "p"}'), ("application/json", b"[1]")])
+@pytest.mark.parametrize(
+    ("kind", "body"), [("text/plain", b'{"prompt": "p"}'), ("application/json", b"[1]"), ("application/json", b"")]
+)
 def test_a_body_that_is_no_object_is_answered_with_the_header_that_it_needs(site: Site, kind: str, body: bytes) -> None:
     with site.http() as http:
         answer = http.post("/preferences", content=body, headers={"content-type": kind})

@@ -75,6 +75,7 @@ class _Json(JSONResponse):
         return to_json(content).encode()
 
 
+_NO_JSON = "The body is not valid JSON."
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
 
@@ -142,10 +143,10 @@ def add_error_handlers(app: FastAPI) -> None:
 
     async def http(_: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        code = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}.get(
-            error.status_code, "invalid_request"
-        )
+        codes = {400: "invalid_json", 404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
+        code = codes.get(error.status_code, "invalid_request")
         message = {
+            400: _NO_JSON,  # what the framework could not even begin to read
             404: "There is no such address; those of this API begin with /v1, and /v1/openapi.json lists them.",
             405: "This address does not have this method; /v1/openapi.json lists all addresses and methods.",
         }
@@ -163,9 +164,9 @@ def _invalid(errors: Sequence[Mapping[str, Any]]) -> ApiError:
     fault = _clearest(errors)
     kind = fault["type"]
     if kind == "json_invalid":
-        return ApiError(400, "The body is not valid JSON.", "invalid_json")
+        return ApiError(400, _NO_JSON, "invalid_json")
     param = ".".join(_place(fault)) or None
-    if param is None and kind in ("model_attributes_type", "dict_type"):
+    if param is None and kind in ("missing", "model_attributes_type", "dict_type"):
         text = "The body is not a JSON object; send one, with the header Content-Type: application/json."
         return ApiError(400, text, "invalid_json")
     if param == "model" and kind != "missing":
