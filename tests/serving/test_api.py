@@ -151,6 +151,7 @@ def test_a_stream_ends_with_the_terminator(site: Site) -> None:
         for text in ("Hello", "break later"):
             sent = ann.post("/chat/completions", json={"model": "fspo", "messages": ask(text), "stream": True})
             assert sent.headers["content-type"].startswith("text/event-stream")
+            assert sent.headers["x-accel-buffering"] == "no", "nginx would collect the events"
             assert sent.text.endswith("\n\ndata: [DONE]\n\n")
 
 

@@ -62,7 +62,9 @@ class _Stream(StreamingResponse):
     """A stream of events that ends the answer when the client leaves."""
 
     def __init__(self, events: AsyncIterator[bytes], pieces: AsyncIterator[Piece]) -> None:
-        super().__init__(events, media_type="text/event-stream", headers={"cache-control": "no-store"})
+        # A proxy such as nginx would else collect the events of an answer before it passes them on.
+        headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
+        super().__init__(events, media_type="text/event-stream", headers=headers)
         self._pieces = pieces
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
