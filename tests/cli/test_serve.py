@@ -157,6 +157,15 @@ def test_a_policy_in_memory_answers_with_the_shots_of_the_key(speaking_model_pat
     store.close()
 
 
+@pytest.mark.parametrize(("reads", "longest"), [(60, 30), (4096, 512), (None, 512)])
+def test_an_answer_without_a_limit_leaves_room_for_its_prompt(
+    tiny_model_path: Path, reads: int | None, longest: int
+) -> None:
+    policy = Policy.load(tiny_model_path)
+    policy.renderer.max_length = reads
+    assert serve._longest_answer(policy) == longest and serve._longest_answer(None) == 512
+
+
 def test_what_was_read_of_a_user_is_dropped_when_another_program_deletes_them(
     speaking_model_path: Path, tmp_path: Path
 ) -> None:

@@ -29,6 +29,8 @@ __all__ = ["serve"]
 
 _UPSTREAM_SHOTS = 16
 """Where nothing here knows how many have room at the other server."""
+_LONGEST_ANSWER = 512
+"""Tokens."""
 _KEY_OPTION = "--key-variable"
 _DEMO_POLICY = Path("runs/demo/methods/fspo")
 """Where `make demo` puts it."""
@@ -90,7 +92,14 @@ def serve(
         str,
         typer.Option(help="Limit of a user's cheaper requests, such as adding and listing preferences."),
     ] = "600/minute",
-    max_tokens: Annotated[int, typer.Option(min=1, help="Maximum length of an answer, in tokens, by default.")] = 512,
+    max_tokens: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Maximum length of an answer where a request does not say it, in tokens; by default 512, or half of "
+            "what the policy reads if that is less.",
+        ),
+    ] = None,
     shots: Annotated[
         int | None,
         typer.Option(
@@ -168,8 +177,9 @@ def serve(
             for line in _plan(f"{name} on http://{host}:{port}/v1", endpoint, model, kept, state):
                 console().print(line, markup=False)
             return
+        longest = _longest_answer(loaded) if max_tokens is None else max_tokens
         settings = ServerSettings(
-            rate=rate, request_rate=request_rate, max_tokens=max_tokens, most_tokens=max(max_tokens, 4096)
+            rate=rate, request_rate=request_rate, max_tokens=longest, most_tokens=max(longest, 4096)
         )
 
         def announce(address: str) -> None:
@@ -220,6 +230,12 @@ def _policy(place: str | None, dtype: str, shots: int | None) -> Policy | None:
 
     path = Path(place) if Path(place).is_dir() else place
     return Policy.load(path, shots=shots, dtype=dtype)
+
+
+def _longest_answer(policy: Policy | None) -> int:
+    """The usual limit of an answer, in tokens, which leaves room for a prompt."""
+    read = None if policy is None else policy.renderer.max_length
+    return _LONGEST_ANSWER if read is None else max(1, min(_LONGEST_ANSWER, read // 2))
 
 
 @contextmanager

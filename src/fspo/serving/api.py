@@ -266,9 +266,8 @@ def create_app(
     )
     app.include_router(_open)
     app.include_router(_router)
-    app.include_router(
-        page_router(settings.most_tokens, asks=questions is not None, reads_description=engine.reads_description)
-    )
+    longest = min(settings.max_tokens, settings.most_tokens)
+    app.include_router(page_router(longest, asks=questions is not None, reads_description=engine.reads_description))
     add_error_handlers(app)
     app.add_middleware(BodyLimitMiddleware, most=settings.most_bytes)
     app.add_middleware(RequestLimitMiddleware, most=settings.most_requests)

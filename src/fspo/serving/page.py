@@ -32,11 +32,11 @@ class WrittenPair(BaseModel):
     second: str
 
 
-def page_router(most_tokens: int, *, asks: bool, reads_description: bool) -> APIRouter:
+def page_router(longest: int, *, asks: bool, reads_description: bool) -> APIRouter:
     """The routes of the page; none needs a key, and none shows anything of a user.
 
     Args:
-        most_tokens: the longest answer that the server gives, in tokens.
+        longest: the longest answer that the server usually gives, in tokens.
         asks: whether the server has questions of its own; the page shows random written pairs if not.
         reads_description: whether the model reads what users write about themselves.
     """
@@ -45,7 +45,7 @@ def page_router(most_tokens: int, *, asks: bool, reads_description: bool) -> API
         loader=PackageLoader("fspo.serving", "page_files"), autoescape=True, undefined=StrictUndefined
     )
     page = environment.get_template("page.html.j2").render(
-        max_tokens=min(_LONGEST_ANSWER, most_tokens),
+        max_tokens=min(_LONGEST_ANSWER, longest),
         asks=asks,
         reads_description=reads_description,
         most_of_description=MOST_OF_DESCRIPTION,
