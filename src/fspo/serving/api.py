@@ -45,7 +45,7 @@ from fspo.serving.page import page_router
 from fspo.serving.question_bank import QuestionBank
 from fspo.serving.rates import RateLimits
 from fspo.serving.request_limits import BodyLimitMiddleware, RequestLimitMiddleware
-from fspo.serving.saved_answers import Learned, StoredAnswer
+from fspo.serving.saved_answers import MOST_ANSWERS, Learned, StoredAnswer
 from fspo.serving.shot_choice import READ
 from fspo.serving.store import Account, Store
 from fspo.serving.views import (
@@ -524,7 +524,8 @@ def _answered(parts: _Parts, caller: Caller, answer: str, param: str) -> StoredA
 def _not_saved(caller: Caller, param: str) -> ApiError:
     """The error for an answer that the user has not saved; nobody learns whether somebody else has."""
     message = (
-        "You have no saved answer with this id; send the id of a completion or response of yours that was saved."
+        "You have no saved answer with this id; send the id of a completion or response of yours that was saved. "
+        f"If you have {MOST_ANSWERS:,} saved answers, delete some, since no more are saved."
         if caller.account.keep_conversations
         else 'Your answers are not saved; switch that on with PATCH /v1/me {"keep_conversations": true}, and ask again.'
     )

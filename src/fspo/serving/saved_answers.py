@@ -39,7 +39,10 @@ from fspo.serving.stored_preferences import (
 )
 from fspo.serving.trainings import withdraw_from_training
 
-__all__ = ["Learned", "SavedAnswers", "StoredAnswer"]
+__all__ = ["MOST_ANSWERS", "Learned", "SavedAnswers", "StoredAnswer"]
+
+MOST_ANSWERS = 10_000
+"""Of a user; further ones are not saved."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,7 @@ class SavedAnswers(Sessions):
         shots: Iterable[str],
         *,
         answer_id: str | None = None,
-        most: int = 10_000,
+        most: int = MOST_ANSWERS,
     ) -> None:
         """Save a request and its answer, if the user has switched that on and has fewer than `most`, and room for it.
 
