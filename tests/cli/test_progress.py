@@ -90,6 +90,21 @@ def test_bars_tell_what_was_done_before() -> None:
     assert "(40 done before)" in out.getvalue()
 
 
+@pytest.mark.parametrize("seconds", [(45, 45, 45), (5, 20, 65)])
+def test_bars_tell_the_time_left_of_slow_steps_by_more_than_the_last(seconds: tuple[int, ...]) -> None:
+    out, clock = io.StringIO(), Clock()
+    with RichProgress(Console(file=out, force_terminal=True, width=100), clock=clock).task(
+        "Training", total=100
+    ) as task:
+        task.advance(1)  # the first step also pays for what is made once
+        for each in seconds:
+            clock.now += each
+            task.advance(1)
+        time.sleep(0.12)  # longer than rich waits between two pictures
+    left = 96 * sum(seconds) // len(seconds)
+    assert f"{left // 60 % 60:02d}:{left % 60:02d}" in out.getvalue()
+
+
 def test_a_task_that_fails_is_not_called_done() -> None:
     out = io.StringIO()
     with pytest.raises(ValueError, match="no"), PlainProgress(out).task("Scoring", total=2):

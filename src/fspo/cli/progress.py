@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -34,6 +34,8 @@ def terminal_progress(console: Console) -> Progress:
 
 _NARROW = 100
 """Columns of a terminal below which the bar is short, so that the step and the time left have room beside it."""
+_LATEST = 600.0
+"""Seconds of work that the time left is estimated from: many steps, also where a step takes a minute."""
 
 
 class _Note:
@@ -56,8 +58,8 @@ class RichProgress:
     name of the task is cut.
     """
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
+    def __init__(self, console: Console, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._console, self._clock = console, clock
 
     @contextmanager
     def task(self, name: str, total: float, done: float = 0.0) -> Iterator[Task]:
@@ -66,7 +68,7 @@ class RichProgress:
         from rich.progress import Progress as Bars
         from rich.table import Column
 
-        started, shown_note = time.monotonic(), _Note()
+        started, shown_note = self._clock(), _Note()
         narrow = self._console.width < _NARROW
         name_column = Column(no_wrap=True, overflow="ellipsis", max_width=self._console.width // 3)
         bars = Bars(
@@ -79,6 +81,8 @@ class RichProgress:
             console=self._console,
             transient=True,
             expand=True,
+            speed_estimate_period=_LATEST,
+            get_time=self._clock,
         )
         identifier = bars.add_task(name, total=max(total, 1e-9), completed=done)
 
@@ -103,7 +107,7 @@ class RichProgress:
         with bars:
             yield Bar()
         note = f" ({shown_note.text})" if shown_note.text else ""
-        self.say(f"{name}: done in {duration(time.monotonic() - started)}{note}")
+        self.say(f"{name}: done in {duration(self._clock() - started)}{note}")
 
     def say(self, text: str) -> None:
         """Print one line above the bars."""
