@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from fspo.evaluation.config import RobustnessConfig
 from fspo.evaluation.context import Evaluation
 from fspo.evaluation.scoring.eval_episodes import build_trials
 from fspo.evaluation.scoring.weights import Weights
@@ -47,7 +48,12 @@ def test_a_policy_without_steps_scores_like_the_shots_in_context(
     measured: tuple[Any, Path], tiny_model_path: Path, tmp_path: Path
 ) -> None:
     run, _ = measured
-    metrics = run(out=tmp_path, adaptations={"ttt": AdaptationRow("ttt", TestTimeTraining, {"steps": 0})})
+    metrics = run(
+        CONFIG.model_copy(update={"robustness": RobustnessConfig(users=0)}),
+        tmp_path,
+        policies={"few-shot": None, "ttt": None},
+        adaptations={"ttt": AdaptationRow("ttt", TestTimeTraining, {"steps": 0})},
+    )
     for name in ("reward_accuracy", "reward_accuracy@1", "label_flip_rate", "user_swap_drop"):
         assert metrics["ttt"][name] == metrics["few-shot"][name]
     answers = {name: read_jsonl(tmp_path / name / "answers.jsonl") for name in ("few-shot", "ttt")}
@@ -81,8 +87,7 @@ def test_other_settings_are_other_scores(tiny_model_path: Path) -> None:
     assert key(TTT) != key(AdaptationRow("ttt", TestTimeTraining, {**TTT.given, "steps": 3}))
 
 
-@pytest.mark.parametrize("name", ["ttt", "steering", "summary"])
-@pytest.mark.parametrize("start", ["fspo", ""])
+@pytest.mark.parametrize(("name", "start"), [("ttt", "fspo"), ("steering", "fspo"), ("summary", "fspo"), ("ttt", "")])
 def test_a_reward_in_python_is_that_of_the_evaluation(
     policies: dict[str, Path | None], tiny_model_path: Path, tmp_path: Path, name: str, start: str
 ) -> None:

@@ -91,8 +91,9 @@ def test_a_method_that_describes_is_measured_with_its_own_words(
     tmp_path: Path,
 ) -> None:
     chosen = {"base": None, "pref-ft-cot": policies["pref-ft"], "fspo-rat": policies["fspo"], "oracle": None}
+    config = CONFIG.model_copy(update={"robustness": RobustnessConfig(users=0)})
     metrics = evaluate(
-        CONFIG, small_dataset("test"), chosen, model=str(tiny_model_path), out=tmp_path, judge=CountingJudge(),
+        config, small_dataset("test"), chosen, model=str(tiny_model_path), out=tmp_path, judge=CountingJudge(),
         train=small_dataset("train"),
     )  # fmt: skip
     row = metrics["fspo-rat"]
@@ -109,10 +110,10 @@ def test_a_method_that_describes_is_measured_with_its_own_words(
     assert row["corrupted_accuracy/0%"]["value"] == row["reward_accuracy/reference"]["value"]
     assert "corrupted_accuracy/50%" in metrics["oracle"]
     assert "corrupted_accuracy/0%" not in metrics["base"]
-    given = {"headline_reward": "antisymmetric", "answers": 0, "robustness": RobustnessConfig(users=0)}
-    mirrored = CONFIG.model_copy(update=given)
+    mirrored = config.model_copy(update={"headline_reward": "antisymmetric", "answers": 0})
     row = evaluate(
-        mirrored, small_dataset("test"), chosen, model=str(tiny_model_path), out=tmp_path / "mirrored", judge=None,
+        mirrored, small_dataset("test"), {"fspo-rat": policies["fspo"]}, model=str(tiny_model_path),
+        out=tmp_path / "mirrored", judge=None,
     )["fspo-rat"]  # fmt: skip
     assert row["reward_accuracy"] != row["reward_accuracy/reference"]  # else nothing here could be told apart
     assert row["corrupted_accuracy/0%"] == row["reward_accuracy"]
