@@ -184,11 +184,16 @@ def migrated_stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+def draw_nothing(patch: pytest.MonkeyPatch) -> None:
+    """Leave the plots of reports empty: drawing them takes most of the time."""
+    for drawing in ("svg", "narrow"):
+        patch.setattr(f"fspo.evaluation.report.plot_entry.PlotEntry.{drawing}", "<svg></svg>")
+
+
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Plots are not drawn, which takes most of the time: for tests of what a page says in words."""
-    for drawing in ("svg", "narrow"):
-        monkeypatch.setattr(f"fspo.evaluation.report.plot_entry.PlotEntry.{drawing}", "<svg></svg>")
+    """Plots are not drawn: for tests of what a page says in words."""
+    draw_nothing(monkeypatch)
 
 
 @pytest.fixture(scope="module")

@@ -124,6 +124,7 @@ def test_what_was_measured_stays_where_something_is_missing(tmp_path: Path, tiny
         assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_what_was_measured_on_a_benchmark_is_reported_and_compared(tmp_path: Path, tiny_model_path: Path) -> None:
     rows = written(tmp_path / "prism.jsonl", prism_rows(users=3))
     for place in ("a", "b"):

@@ -81,7 +81,16 @@ def finished(
     test = small_dataset(users=2, questions=8)
     methods = dict.fromkeys(config.methods)
     evaluate(config.evaluation, test, methods, model=config.model, out=out, judge=None)
+    assert _left(config, test, out).finished
     return config, test, out
+
+
+@pytest.fixture(scope="module")
+def half_of_it(finished: tuple[RunConfig, PreferenceDataset, Path]) -> float:
+    """Half of the tokens of that evaluation."""
+    config, test, _ = finished
+    whole = _fresh(config, test)
+    return (whole.read + whole.written) / 2
 
 
 @pytest.mark.parametrize(
@@ -97,18 +106,16 @@ def finished(
     ],
 )
 def test_a_log_that_lacks_its_last_line_is_not_finished(
-    finished: tuple[RunConfig, PreferenceDataset, Path], tmp_path: Path, log: str
+    finished: tuple[RunConfig, PreferenceDataset, Path], half_of_it: float, tmp_path: Path, log: str
 ) -> None:
     config, test, whole = finished
-    assert _left(config, test, whole).finished
     out = tmp_path / "out"
     shutil.copytree(whole, out)
     lines = (out / log).read_bytes().splitlines(keepends=True)
     (out / log).write_bytes(b"".join([*lines[:-1], lines[-1][:20]]))  # as a killed process leaves it
     left = _left(config, test, out)
     assert not left.finished and left.begun
-    whole_work = _fresh(config, test)
-    assert left.read + left.written < (whole_work.read + whole_work.written) / 2
+    assert left.read + left.written < half_of_it
 
 
 def test_results_of_other_settings_do_not_count(finished: tuple[RunConfig, PreferenceDataset, Path]) -> None:

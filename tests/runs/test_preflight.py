@@ -22,6 +22,7 @@ from fspo.runs.config import RunConfig, load_config
 from fspo.runs.existing import Existing
 from fspo.runs.folder import DATA, RunFolder
 from fspo.runs.preflight import check_inputs
+from tests.conftest import draw_nothing
 from tests.tiny_model import build_tiny_model
 
 KEY = "right-key"
@@ -132,7 +133,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "evaluation": {"shots": 1, "ladder": [0, 1], "queries": 1, "users": 2, "answers": 0},
     }
     (base / "run.yaml").write_text(json.dumps(settings))
-    fspo("run", "--config", base / "run.yaml", "--output", base / "run")
+    with pytest.MonkeyPatch.context() as patch:
+        draw_nothing(patch)
+        fspo("run", "--config", base / "run.yaml", "--output", base / "run")
     return base
 
 
