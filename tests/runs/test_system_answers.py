@@ -69,6 +69,7 @@ def test_the_recipe_of_the_page_runs_as_printed(tmp_path: Path, monkeypatch: pyt
     assert json.loads(Path("runs/outputs/metrics.json").read_text())["brief"]["win_rate"]["value"] == 0.75
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_an_endpoint_judges_for_each_user_and_a_second_call_asks_nothing(tmp_path: Path) -> None:
     with fake_endpoint() as address:
         found = evaluate(rows(**described()), tmp_path / "o", judges=[judge_at(address)])
@@ -84,6 +85,7 @@ def test_an_endpoint_judges_for_each_user_and_a_second_call_asks_nothing(tmp_pat
     assert [{pair.first, pair.second} for pair in pairs] == [{"ours", "theirs"}]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_preferences_stand_for_a_description_and_not_those_on_judged_prompts(tmp_path: Path) -> None:
     people = {user: User(user) for user in USERS}
     kept = [Preference(user, "Else?", "A short one.", "A long one it is.") for user in USERS]
@@ -95,6 +97,7 @@ def test_preferences_stand_for_a_description_and_not_those_on_judged_prompts(tmp
     assert "A short one." in samples and "SECRET" not in samples
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_answers_for_nobody_are_judged_for_anybody(tmp_path: Path) -> None:
     given = [{name: value for name, value in row.items() if name != "user"} for row in rows()]
     with fake_endpoint() as address:
@@ -112,6 +115,7 @@ class Shorter:
         return "first" if len(first) < len(second) else "tie" if len(first) == len(second) else "second"
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_judge_in_python_and_missing_and_empty_answers(tmp_path: Path) -> None:
     given = rows()
     given[0]["ours"], given[1]["ours"] = None, ""
@@ -137,6 +141,7 @@ def test_a_file_in_the_place_of_the_results_is_refused_before_anything_is_read(t
         assert found.exit_code == 2 and "is a file" in found.stderr
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_names_of_systems_are_no_paths(tmp_path: Path) -> None:
     names = {"../../up": SHORT, "items.jsonl": LONG, "a/b, c": LONG}
     given = [{"user": row["user"], "prompt": row["prompt"], **names} for row in rows()]
