@@ -32,9 +32,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import IO, NoReturn
+from typing import IO, Any, NoReturn
 
 import numpy
+import typer
 
 import fspo
 from tests.unsynced import unsync
@@ -248,6 +249,7 @@ def _preload(names: Sequence[str]) -> None:
         importlib.import_module(name)
     _read_lists()
     _compile_templates()
+    _build_commands()
     threads = [(task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()]
     others = [name for name in threads if name != "jemalloc_bg_thd"]  # pyarrow's allocator begins its own anew
     assert len(others) == 1, f"importing began threads: {threads}"
@@ -255,14 +257,20 @@ def _preload(names: Sequence[str]) -> None:
 
 
 def _read_lists() -> None:
-    """Read the lists of words that attributes measure with, and transformers' table of names: slow to read."""
+    """Read what is slow to read: lists of words, what tells languages apart, domains, transformers' table of names."""
     from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 
     from fspo.judging.attributes import ATTRIBUTES
+    from fspo.synthesis.domain import load_domain
+    from fspo.synthesis.domain_files import domain_names
+    from fspo.synthesis.model_texts import _identifier
 
     get_checkpoint_conversion_mapping("llama")
     for attribute in ATTRIBUTES.values():
         attribute.measure("A word of a text.")
+    _identifier()
+    for name in domain_names():
+        load_domain(name)
 
 
 def _compile_templates() -> None:
@@ -272,6 +280,18 @@ def _compile_templates() -> None:
     pages = environment()
     for name in pages.list_templates():
         pages.get_template(name)
+
+
+def _build_commands() -> None:
+    """Build the commands of the program with the readers of their options: more work than most calls are."""
+    from fspo.cli.main import app
+
+    verbs: Any = typer.main.get_command(app)
+    commands = [verbs.get_command(None, name) for name in verbs.list_commands(None)]
+    for command in commands:
+        commands += getattr(command, "commands", {}).values()
+        for parameter in command.params:
+            parameter.get_runtime_param()
 
 
 def _all() -> Sequence[str]:

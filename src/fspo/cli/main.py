@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 from importlib import import_module
@@ -141,6 +142,17 @@ _VERBS = {
 """Verb -> where it is, and what it does: a verb is imported when it is used, so that help comes at once."""
 
 
+@functools.cache
+def _command(name: str) -> Any:
+    """The command of a verb of the table; reading the signatures of its functions takes longer than most calls."""
+    module, _, attribute = _VERBS[name][0].partition(":")
+    found = getattr(import_module(module), attribute)
+    if not isinstance(found, typer.Typer):
+        verb, found = found, typer.Typer(add_completion=False, rich_markup_mode=None)
+        add_verb(found, name)(verb)
+    return typer.main.get_command(found)
+
+
 class _LazyVerbs(_Verbs):
     """The verbs of the table."""
 
@@ -150,14 +162,7 @@ class _LazyVerbs(_Verbs):
 
     def get_command(self, ctx: Any, name: str) -> Any:
         """The command of one verb; None where there is no such verb."""
-        if name not in _VERBS:
-            return None
-        module, _, attribute = _VERBS[name][0].partition(":")
-        found = getattr(import_module(module), attribute)
-        if not isinstance(found, typer.Typer):
-            verb, found = found, typer.Typer(add_completion=False, rich_markup_mode=None)
-            add_verb(found, name)(verb)
-        return typer.main.get_command(found)
+        return _command(name) if name in _VERBS else None
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Write what each verb does, without importing any."""
