@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from importlib.resources import files
 from itertools import chain, zip_longest
 from pathlib import Path
@@ -171,6 +172,16 @@ def load_domain(name: str) -> Domain:
         DataError: there is no such domain, a file is missing or wrong, a template names an unknown variable or lacks
             one that it needs, there are too few questions, or a weight is on an unknown attribute.
     """
+    try:
+        fingerprint = _fingerprint(open_domain(name))
+    except OSError:
+        fingerprint = ""  # reading says which file it is
+    return _read_domain(name, Path.cwd(), fingerprint)
+
+
+@lru_cache(maxsize=16)
+def _read_domain(name: str, working: Path, fingerprint: str) -> Domain:
+    """The domain with this fingerprint, seen from the working folder: the stages of a run all ask for it."""
     folder = open_domain(name)
     where = {file: f"{folder.file(file)}" for file in _FILES}
     about: DomainFile = parse_contents(DomainFile, folder.yaml("domain.yaml"), where["domain.yaml"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from fspo.synthesis.domain_files import TraitsOfText
 __all__ = ["WrittenText", "check_weights", "read_written", "values_of"]
 
 _NEEDED, _MAY = ("question", "text", "traits"), ("topic", "id")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,7 @@ def _row(line: str, values: Mapping[str, tuple[int | str, ...]], where: str) -> 
 def _text(value: object, key: str, where: str) -> str:
     if not isinstance(value, str):
         raise DataError(f"{where}: '{key}' is {value!r}, which is no text; put it in quotation marks.")
-    if any("\ud800" <= letter <= "\udfff" for letter in value):
+    if _SURROGATE.search(value):
         raise DataError(f"{where}: '{key}' holds half of a surrogate pair, which no file can hold; correct the text.")
     return value
 
