@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import subprocess
 import sys
@@ -48,15 +49,14 @@ def test_commands_of_the_documents_exist(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["README.md", "docs/README.md"])
 def test_verbs_of_the_front_pages_exist(name: str) -> None:
-    from fspo.cli.reference import render
-
     text = (ROOT / name).read_text()
     shown = [line for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]
     shown += re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
     verbs = {found[1] for line in shown if (found := re.match(r"(?:\.venv/bin/)?fspo ((?:data |model )?[a-z]+)", line))}
     assert {"run", "env"} | ({"data import", "data split"} if name == "README.md" else set()) <= verbs
+    reference = (ROOT / "docs/cli.md").read_text()  # tests/cli/test_info.py compares it with the commands
     for verb in verbs:
-        assert f"# fspo {verb}\n" in render(), verb
+        assert f"# fspo {verb}\n" in reference, verb
 
 
 def test_the_readme_has_its_parts_in_order() -> None:
@@ -115,18 +115,23 @@ def test_yaml_of_the_readme_and_the_page_on_endpoints_loads(tmp_path: Path) -> N
         load_config(tmp_path / "run.yaml")
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT / "src")))
-def test_every_module_names_what_it_offers(path: Path) -> None:
-    tree = ast.parse(path.read_text())
-    assert ast.get_docstring(tree), "a module says what it is about"
-    names = {name for node in tree.body for name in _bound(node)}
-    if path.name == "__init__.py" and not names:
-        return
-    assert "__all__" in names
-    offered = next(ast.literal_eval(node.value) for node in tree.body if "__all__" in _bound(node))  # type: ignore[attr-defined]
-    assert len(offered) == len(set(offered))
-    missing = set(offered) - names
-    assert not missing, f"offered but not there: {missing}"
+@functools.cache
+def parsed() -> dict[Path, ast.Module]:
+    """Each module of the package."""
+    return {path: ast.parse(path.read_text()) for path in MODULES}
+
+
+def test_every_module_names_what_it_offers() -> None:
+    for path, tree in parsed().items():
+        assert ast.get_docstring(tree), f"{path} says what it is about"
+        names = {name for node in tree.body for name in _bound(node)}
+        if path.name == "__init__.py" and not names:
+            continue
+        assert "__all__" in names, path
+        offered = next(ast.literal_eval(node.value) for node in tree.body if "__all__" in _bound(node))  # type: ignore[attr-defined]
+        assert len(offered) == len(set(offered)), path
+        missing = set(offered) - names
+        assert not missing, f"offered but not in {path}: {missing}"
 
 
 def _bound(node: ast.stmt) -> set[str]:
@@ -160,10 +165,10 @@ def test_everything_imported_is_declared() -> None:
     extras = PROJECT["project"]["optional-dependencies"]
     serve, study = ({re.split(r"[<>=\[]", line)[0] for line in extras[name]} for name in ("serve", "study"))
     modules = {"yaml": "pyyaml", "markupsafe": "jinja2", "sklearn": "scikit-learn", "markdown_it": "markdown-it-py"}
-    for path in MODULES:
+    for path, tree in parsed().items():
         here = declared | (serve if {"serving", "serve.py", "study", "study.py"} & set(path.parts) else set())
         here |= study if {"study", "study.py"} & set(path.parts) else set()
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(tree):
             found = [node.module] if isinstance(node, ast.ImportFrom) and node.module and not node.level else []
             found += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             for name in {(module or "").split(".")[0] for module in found}:
