@@ -16,6 +16,16 @@ AXE_SCRIPT: str = pytest.importorskip(
 ).AXE_SCRIPT
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+_WITHOUT = (
+    *("AimEnabled", "AvoidCorsURLLoaderRestartOnRedirect", "AvoidUnnecessaryBeforeUnloadCheckSync"),
+    *("DestroyProfileOnBrowserClose", "HttpsFirstBalancedModeAutoEnable", "HttpsUpgrades", "LensOverlay"),
+    *("MediaRouter", "NetworkTimeServiceQuerying", "OptimizationHints", "PaintHolding", "PreconnectToSearch"),
+    *("TcpPortRandomizationWin", "ThirdPartyStoragePartitioning"),
+    *("WebUIOmniboxAimPopup", "WebUIOmniboxPopup"),
+)
+"""Features that Chromium does without: those that Playwright names, since Chromium reads the last list alone, and two
+pages of suggestions for the address bar, which are loaded beside each page of a test and cost more than that.
+"""
 PATIENCE = 240_000  # milliseconds, for a machine that does other things too
 _MARK_LOOKS = """() => {
     const shown = new Map();
@@ -68,8 +78,9 @@ def launched() -> Iterator[Any]:
     if not found:
         pytest.skip("no Chromium here: `apt-get install chromium`, or name one with FSPO_BROWSER")
     with sync_playwright() as playwright:
+        arguments = [f"--disable-features={','.join(_WITHOUT)}"]
         # Chromium refuses its sandbox to root, as whom containers run.
-        arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
+        arguments += ["--no-sandbox"] if os.geteuid() == 0 else []
         opened = playwright.chromium.launch(executable_path=found, args=arguments, timeout=PATIENCE)
         yield opened
         opened.close()
