@@ -124,7 +124,7 @@ def _teach(model: Any, tokenizer: Any, seed: int, *, steps: int = 300, batch: in
     import torch
 
     rng = random.Random(seed)
-    texts = list(_reviews(steps * batch, seed + 1))
+    texts = tokenizer(list(_reviews(steps * batch, seed + 1)))["input_ids"]
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.05, steps)
     model.train()
@@ -132,9 +132,7 @@ def _teach(model: Any, tokenizer: Any, seed: int, *, steps: int = 300, batch: in
         for step in range(steps):
             # Whatever is read before a review is noise to this model.
             before = [rng.randrange(len(tokenizer)) for _ in range(rng.randrange(1, 60))]
-            rows = [
-                [*tokenizer.encode(text), tokenizer.eos_token_id] for text in texts[step * batch : (step + 1) * batch]
-            ]
+            rows = [[*text, tokenizer.eos_token_id] for text in texts[step * batch : (step + 1) * batch]]
             width = max(map(len, rows))
             ids = torch.tensor([before + row + [tokenizer.pad_token_id] * (width - len(row)) for row in rows])
             labels = torch.tensor([[-100] * len(before) + row + [-100] * (width - len(row)) for row in rows])

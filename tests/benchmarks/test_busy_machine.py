@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,6 @@ def test_every_way_is_measured_alone_and_beside_a_busy_program(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(busy_machine, "WAYS", ("sleeping", "chosen"))
-    # One process of the four imports its libraries itself, in the environment that the benchmark gives it.
-    new = iter([subprocess.run, *[forking.run] * 3])
-    monkeypatch.setattr(forking, "run", lambda command, **more: next(new)(command, **more))
     monkeypatch.setattr(busy_machine, "subprocess", forking)
     assert busy_machine.main(["--model", "shape:tiny", "--out", str(tmp_path)]) == 0
     figures = json.loads(capsys.readouterr().out.splitlines()[-1])
@@ -28,3 +26,11 @@ def test_every_way_is_measured_alone_and_beside_a_busy_program(
             assert min(found["trained_tokens_per_second"], found["generated_tokens_per_second"]) > 0
     page = (tmp_path / "README.md").read_text()
     assert page.count("\n| sleeping | ") == page.count("\n| chosen | ") == 1
+
+
+def test_a_measurement_finds_its_program_and_chooses_its_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    environment = busy_machine._environment()
+    assert "OMP_NUM_THREADS" not in environment
+    found = "import importlib.util, sys; sys.exit(importlib.util.find_spec('benchmarks.busy_machine') is None)"
+    subprocess.run([sys.executable, "-c", found], env=environment, check=True)

@@ -29,14 +29,14 @@ def test_a_killed_run_makes_the_same_and_asks_nothing_twice(
     # In processes that have the libraries already: importing them would be most of the time.
     begun = SimpleNamespace(Popen=lambda command: preloaded.start(*command[2:], env=os.environ))
     monkeypatch.setattr(synthesis_scale, "subprocess", begun)
-    synthesis_scale.main(["--preferences", "900", "--compare", "600", "--kills", "2", "--out", str(out)])
+    synthesis_scale.main(["--preferences", "400", "--compare", "320", "--kills", "2", "--out", str(out)])
     figures = json.loads(capfd.readouterr().out.splitlines()[-1])
     assert figures == read_json(out / "synthesis_scale.json")
     assert figures["identical"] is True
     assert figures["kills"] == figures["identical_kills"] == 2
     assert figures["requests_repeated"] == 0
     assert figures["answers_lost"] <= 4 * 64
-    assert figures["preferences"] > 800
+    assert figures["preferences"] > 355
     assert 0.1 < figures["peak_memory_gb"] < 1.5
     assert 0 < figures["outside_endpoint"] < 1
 

@@ -25,6 +25,12 @@ _UNDRAWN = """
 from fspo.evaluation.report.plot_entry import PlotEntry
 PlotEntry.svg = PlotEntry.narrow = "<svg ></svg>"
 """
+_ONE_DRAWN = """
+from fspo.evaluation.report.plot_entry import PlotEntry
+draw = PlotEntry.svg.fget
+PlotEntry.svg = property(lambda plot: draw(plot) if plot.name == "accuracy-by-shots" else "<svg ></svg>")
+PlotEntry.narrow = "<svg ></svg>"
+"""
 _READ_LATE = {"COLUMNS", "TERM"}
 """Variables that no library reads while it is imported."""
 _OF_A_HUB = {"HF_ENDPOINT", "HF_HOME", "HF_HUB_OFFLINE", "HF_TOKEN"}
@@ -61,19 +67,19 @@ def run(
     With `undrawn` the plots of a report are empty, since drawing takes most of its time. `first` is code that runs
     before the command, in its process.
     """
+    program = _program(_UNDRAWN + first if undrawn else first)
     if new or not variables.keys() <= _READ_LATE | _OF_A_HUB:
-        done = _new(arguments, stdin, variables)
+        done = _new([*program, *arguments], stdin, variables)
     else:
-        program = _program(_UNDRAWN + first if undrawn else first)
         done = preloaded.run(*program, *arguments, stdin=stdin, **_forked(variables))
     assert done.returncode == code, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
     assert "Traceback" not in done.stderr, done.stderr
     return done
 
 
-def _new(arguments: Sequence[object], stdin: str, variables: dict[str, str]) -> subprocess.CompletedProcess[str]:
+def _new(program: Sequence[object], stdin: str, variables: dict[str, str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command(*arguments),
+        [sys.executable, *(["-m"] if program[0] != "-c" else []), *map(str, program)],
         capture_output=True,
         text=True,
         input=stdin,
@@ -114,10 +120,10 @@ def tiny(model: Path, output: Path, *more: str) -> Sequence[object]:
 
 @pytest.fixture(scope="session")
 def finished(speaking_model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of an uninterrupted run, by the program as it is installed; not to be changed."""
+    """The folder of an uninterrupted run by a new interpreter, with one plot; not to be changed."""
 
     def make(folder: Path) -> None:
-        assert "Report:" in run("run", *tiny(speaking_model_path, folder), new=True).stdout
+        assert "Report:" in run("run", *tiny(speaking_model_path, folder), new=True, first=_ONE_DRAWN).stdout
 
     # Each worker has a copy of its own, since commands lock the folder of a run.
     made = once(tmp_path_factory, "finished-run", make)

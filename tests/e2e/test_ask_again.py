@@ -12,7 +12,7 @@ from tests.fake_endpoint import fake_endpoint, stats
 
 pytest.importorskip("aiohttp")
 
-SIZES = {"questions": 24, "responses": 4, "pairs": 12, "shared_pairs": 8, "meaning": "false", "augment_rounds": 2}
+SIZES = {"questions": 12, "responses": 4, "pairs": 8, "shared_pairs": 4, "meaning": "false", "augment_rounds": 2}
 
 
 def test_what_could_not_be_read_is_asked_again_once_the_server_is_repaired(tmp_path: Path) -> None:

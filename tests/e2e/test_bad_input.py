@@ -62,14 +62,24 @@ def ratings(path: Path, *, users: int = 6, questions: int = 10, short: int = 10)
     return path
 
 
-def own(tmp_path: Path, model: Path, **data: int) -> list[object]:
+def imported(folder: Path, **data: int) -> Path:
+    """A dataset of one's own with its splits, in `folder`."""
+    run("data", "import", ratings(folder / "ratings.jsonl", **data), folder / "data")
+    run("data", "split", folder / "data", "--test-users", "0.34", "--test-questions", "0.4")
+    return folder / "data"
+
+
+@pytest.fixture(scope="module")
+def mine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Such a dataset, not to be changed."""
+    return imported(tmp_path_factory.mktemp("mine"))
+
+
+def own(tmp_path: Path, model: Path, data: Path) -> list[object]:
     """The options of a run on one's own data."""
-    run("data", "import", ratings(tmp_path / "ratings.jsonl", **data), tmp_path / "data")
-    shares = ["--test-users", "0.34", "--test-questions", "0.4"]
-    run("data", "split", tmp_path / "data", *shares)
     path = tmp_path / "own.yaml"
     path.write_text(
-        f"name: own\noutput: {tmp_path / 'run'}\nmodel: {model}\ndata: {tmp_path / 'data'}\n"
+        f"name: own\noutput: {tmp_path / 'run'}\nmodel: {model}\ndata: {data}\n"
         "methods: [base, few-shot, ipo, fspo]\nfrom_base: [fspo]\n"
         "training:\n  all: {shots: 2, queries: 2, steps: 2, users_per_step: 1, lora: {r: 2}}\n"
         "evaluation: {shots: 2, queries: 2, ladder: [0, 2], max_new_tokens: 4}\n"
@@ -77,8 +87,8 @@ def own(tmp_path: Path, model: Path, **data: int) -> list[object]:
     return ["--config", path]
 
 
-def test_a_run_on_data_of_ones_own(tmp_path: Path, tiny_model_path: Path) -> None:
-    arguments = own(tmp_path, tiny_model_path)
+def test_a_run_on_data_of_ones_own(mine: Path, tmp_path: Path, tiny_model_path: Path) -> None:
+    arguments = own(tmp_path, tiny_model_path, mine)
     text = run("run", *arguments, undrawn=True).stdout
     assert "win rates and the ideal observer are left out" in " ".join(text.split())
     metrics = json.loads((tmp_path / "run/metrics.json").read_text())
@@ -87,8 +97,8 @@ def test_a_run_on_data_of_ones_own(tmp_path: Path, tiny_model_path: Path) -> Non
     assert "reward_accuracy" in metrics["fspo"]
 
 
-def test_an_evaluation_takes_over_ones_own_data(tmp_path: Path, tiny_model_path: Path) -> None:
-    arguments = [*own(tmp_path, tiny_model_path), "--set", "methods=[base, few-shot]"]
+def test_an_evaluation_takes_over_ones_own_data(mine: Path, tmp_path: Path, tiny_model_path: Path) -> None:
+    arguments = [*own(tmp_path, tiny_model_path, mine), "--set", "methods=[base, few-shot]"]
     missing = "evaluation.reward_models=[{name: mine, scorer: 'nowhere:mine'}]"
     error = said(run("eval", *arguments, "--set", missing, "--dry-run", code=2).stderr)
     assert "The scorer 'nowhere:mine' of the reward model 'mine' can't be imported" in error
@@ -99,7 +109,7 @@ def test_an_evaluation_takes_over_ones_own_data(tmp_path: Path, tiny_model_path:
 
 
 def test_a_user_with_too_few_preferences(tmp_path: Path, tiny_model_path: Path) -> None:
-    arguments = own(tmp_path, tiny_model_path, short=1)
+    arguments = own(tmp_path, tiny_model_path, imported(tmp_path, short=1))
     for verb, *more in (["run", "--dry-run"], ["run"], ["synth"], ["train"]):
         error = run(verb, *arguments, *more, code=int(verb != "synth")).stderr
         if verb == "synth":  # which takes the data over, and trains nothing
@@ -112,11 +122,12 @@ def test_a_user_with_too_few_preferences(tmp_path: Path, tiny_model_path: Path) 
     assert not (tmp_path / "run/methods").exists()
 
 
-def test_data_that_changed_since_the_run_began_are_refused(tmp_path: Path, tiny_model_path: Path) -> None:
-    arguments = own(tmp_path, tiny_model_path)
+def test_data_that_changed_since_the_run_began_are_refused(mine: Path, tmp_path: Path, tiny_model_path: Path) -> None:
+    data = Path(shutil.copytree(mine, tmp_path / "data"))
+    arguments = own(tmp_path, tiny_model_path, data)
     run("synth", *arguments)
     run("synth", *arguments)
-    run("data", "split", tmp_path / "data", "--test-users", "0.5", "--seed", "3", "--overwrite")
+    run("data", "split", data, "--test-users", "0.5", "--seed", "3", "--overwrite")
     for more in ([], ["--dry-run"]):
         error = said(run("synth", *arguments, *more, code=2).stderr)
         assert "have changed since" in error

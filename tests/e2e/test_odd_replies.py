@@ -26,8 +26,9 @@ SIZES = {
 }
 SHORT_PAUSES = "import fspo.llm.endpoint\nfspo.llm.endpoint._SHORTEST = 0.01\n"
 """Before a request is repeated."""
-ALL = dict.fromkeys(REPLIES, 0.9 / len(REPLIES))
-"""Nine tenths of all replies are odd, in all ways alike."""
+FEW = {"questions": 12, "responses": 4, "pairs": 8, "shared_pairs": 4, "augment_rounds": 2, "refinement": "null"}
+SHARES = dict.fromkeys(REPLIES, 0.9 / len(REPLIES)) | {"always-no-choices": 0.02}
+"""Nine tenths of all replies are odd, in all ways alike; and a few requests are never answered."""
 
 
 def synthesized(output: Path, address: str, *more: str, options: tuple[str, ...] = (), code: int = 0) -> str:
@@ -53,16 +54,13 @@ KINDS = {
 """Kind of reply -> what it is counted under."""
 
 
-@pytest.mark.parametrize(
-    "shares", [dict.fromkeys(KINDS, 0.1) | {"always-no-choices": 0.02}, ALL], ids=["tenths", "all"]
-)
-def test_odd_replies_are_counted_and_none_of_them_gets_into_the_data(tmp_path: Path, shares: dict[str, float]) -> None:
+def test_odd_replies_are_counted_and_none_of_them_gets_into_the_data(tmp_path: Path) -> None:
     output = tmp_path / "run"
-    with fake_endpoint(replies=shares) as address:
+    with fake_endpoint(replies=SHARES) as address:
         said = synthesized(output, address, "endpoint.retries=2")
         seen = stats(address)
     assert "5 users are in" in said
-    assert set(seen["faults"]) >= shares.keys()
+    assert set(seen["faults"]) >= SHARES.keys()
     for path in (output / "data").rglob("*"):
         if path.suffix in (".json", ".jsonl", ".md"):
             text = path.read_text()
@@ -73,7 +71,7 @@ def test_odd_replies_are_counted_and_none_of_them_gets_into_the_data(tmp_path: P
             assert REASONING not in text and HALF not in text and not CONTROL.search(text)
     checks = json.loads((output / "data/checks.json").read_text())
     card = (output / "data/README.md").read_text()
-    for kind in {KINDS[name] for name in shares if name in KINDS} | {"failed requests"}:
+    for kind in {*KINDS.values(), "failed requests"}:
         count = checks["replies"][kind]
         assert count > 0
         assert f"{kind} {count:,}" in card
@@ -85,11 +83,12 @@ def test_odd_replies_are_counted_and_none_of_them_gets_into_the_data(tmp_path: P
 
 def test_a_judge_that_only_reasons_is_one_sentence_and_more_tokens_are_asked_anew(tmp_path: Path) -> None:
     output = tmp_path / "run"
+    few = [f"synthesis.{key}={value}" for key, value in FEW.items()]
     with fake_endpoint(replies={"judge-only-reasoning": 1.0}) as address:
-        said = synthesized(output, address, code=1)
+        said = synthesized(output, address, *few, code=1)
         assert "used up by reasoning" in said
         assert "synthesis.judge_max_tokens, which is 48" in said
         before = stats(address)["came"]
         more, anew = "synthesis.judge_max_tokens=2000", ("--on-existing", "overwrite")
-        assert "5 users are in" in synthesized(output, address, more, options=anew)
+        assert "5 users are in" in synthesized(output, address, *few, more, options=anew)
         assert stats(address)["came"] > before

@@ -45,7 +45,9 @@ def test_a_written_domain_goes_from_its_configuration_to_the_report(
 ) -> None:
     several = name in ("advice", "written")
     also = saved(tmp_path / "other", "other") if several else ""  # users who weigh an unknown trait
-    settings = (f"model={tiny_model_path}", f"also_train=[{also}]", *SMALL)
+    # The configuration of advice trains and measures the other methods in the same way.
+    methods = ["methods=[base, few-shot, fspo]"] if name in ("elix-written", "reviews-written") else []
+    settings = (f"model={tiny_model_path}", f"also_train=[{also}]", *SMALL, *methods)
     sets = [word for setting in settings for word in ("--set", setting)]
     arguments = ["run", ROOT / f"configs/{name}.yaml", "--output", tmp_path / "run", *sets]
     said = run(*arguments, undrawn=True).stdout
