@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -69,6 +69,16 @@ def publish(folder: Path, repo: str, *, private: bool = True, whole: bool = Fals
     card = read_card(folder)
     whole = whole or goes_whole(folder)
     api = HfApi()
+    # What the hub refuses is said before the weights are merged, which may take minutes.
+    with _explained(repo), quietly():
+        if not whole and not api.repo_exists(card.base):
+            raise ModelError(
+                f"The base model {card.base} is not on the hub; upload it too, with "
+                f"{option('whole', python='whole=True')}."
+            )
+        made = api.create_repo(repo, private=private, exist_ok=True)
+        there = api.model_info(made.repo_id)
+        _check_ours(there, {_CARD})
     with tempfile.TemporaryDirectory(prefix="fspo-push-") as temporary:
         staging = Path(temporary) / "model"
         if whole:
@@ -76,24 +86,17 @@ def publish(folder: Path, repo: str, *, private: bool = True, whole: bool = Fals
         else:
             _stage_adapter(folder, staging)
         (staging / _CARD).write_text(_model_card(folder, card, whole=whole), encoding="utf-8")
+        _check_ours(there, {path.relative_to(staging).as_posix() for path in staging.rglob("*") if path.is_file()})
         with _explained(repo), quietly():
-            if not whole and not api.repo_exists(card.base):
-                raise ModelError(
-                    f"The base model {card.base} is not on the hub; upload it too, with "
-                    f"{option('whole', python='whole=True')}."
-                )
-            made = api.create_repo(repo, private=private, exist_ok=True)
-            _check_ours(api.model_info(made.repo_id), staging)
             message = "Upload a policy of fspo"
             api.upload_folder(repo_id=made.repo_id, folder_path=staging, commit_message=message, delete_patterns=_OURS)
         return str(made)
 
 
-def _check_ours(there: ModelInfo, staging: Path) -> None:
-    """Check that an upload loses nothing which no earlier upload has put there; the card's tag says whether one has."""
+def _check_ours(there: ModelInfo, sent: Set[str]) -> None:
+    """Check that sending these loses nothing that no upload has put there; the card's tag says whether one has."""
     if _TAG in (there.tags or ()):
         return
-    sent = {path.relative_to(staging).as_posix() for path in staging.rglob("*") if path.is_file()}
     names = sorted(file.rfilename for file in there.siblings or ())
     lost = [name for name in names if name in sent or any(fnmatchcase(name, pattern) for pattern in _OURS)]
     if lost:
