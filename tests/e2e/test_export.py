@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import torch
 
 from benchmarks.naive import response_logprobs
 from fspo.modeling.policies import load_policy
-from tests.e2e.conftest import run
+from tests import preloaded
+from tests.e2e.conftest import environment, run
 
 IDS = list(range(5, 45))
+WITHOUT_FSPO = """
+import sys
+from transformers import AttentionInterface
+from transformers.masking_utils import AttentionMaskInterface
+from fspo.modeling.attention import IMPLEMENTATION
+for interface in (AttentionInterface, AttentionMaskInterface):
+    del interface._global_mapping[IMPLEMENTATION]
+for name in [name for name in sys.modules if name.split(".")[0] == "fspo"]:
+    sys.modules[name] = None
+"""
+"""Takes from a forked process all that it has of fspo: its attention, and its modules, so that importing them fails."""
 PLAIN = """
-import json, sys, warnings
+import json, warnings
 warnings.simplefilter("ignore")
 import torch
 from transformers import AutoModelForCausalLM
@@ -28,15 +38,14 @@ for base, adapter in policies:
     with torch.no_grad():
         logprobs = model.eval()(torch.tensor([ids])).logits.log_softmax(-1)[0]
     print(json.dumps([logprobs[place, token].item() for place, token in enumerate(ids[1:])]))
-assert "fspo" not in sys.modules
 """
 
 
 def elsewhere(*policies: tuple[Path, Path | None]) -> list[torch.Tensor]:
     """The log-probs of each (base, adapter), in a process without fspo."""
     given = [json.dumps([str(base), str(adapter or "")]) for base, adapter in policies]
-    command = [sys.executable, "-c", PLAIN, json.dumps(IDS), *given]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = preloaded.run("-c", WITHOUT_FSPO + PLAIN, json.dumps(IDS), *given, env=environment())
+    assert done.returncode == 0, done.stderr
     return [torch.tensor(json.loads(line)) for line in done.stdout.splitlines()[-len(policies) :]]
 
 
