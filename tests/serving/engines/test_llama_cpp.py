@@ -60,7 +60,7 @@ def test_the_same_api_and_each_users_preferences_are_read_once(upstream: str, tm
             store.add_user(name)
             owner = store.user_named(name)
             for number in range(_SHOTS):
-                liked = f"{name} likes answer {number}, since it is calm, short and plain. " * 3
+                liked = f"{name} likes answer {number}, since it is calm, short and plain. " * 2
                 store.add_preference(owner, (Turn("user", f"Question {number} of {name}?"),), liked, "Louder!")
             key = store.add_key(owner).key
             clients[name] = openai.OpenAI(base_url=address, api_key=key, max_retries=0, timeout=60)

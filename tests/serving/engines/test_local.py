@@ -168,7 +168,7 @@ def test_guidance_that_is_no_number_of_its_range_is_refused(policy: Policy, guid
 
 
 def test_a_cached_trunk_changes_no_answer(policy: Policy) -> None:
-    request = replace(ANN, temperature=0.9, max_tokens=30)
+    request = replace(ANN, temperature=0.9)
 
     async def twice(engine: LocalEngine) -> list[Got]:
         return [await ask(engine, one) for one in (request, BEN, request, replace(request, personalised=False))]
