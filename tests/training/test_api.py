@@ -339,7 +339,7 @@ def test_a_model_in_memory_is_changed_by_what_is_said_alone(
     said = io.StringIO()
     made = FSPOTrainer(
         model,
-        args=FSPOConfig(output_dir=tmp_path / "policy", **SETTINGS, lora=lora),
+        args=FSPOConfig(output_dir=tmp_path / "policy", **SETTINGS, lora=lora, evaluate_episodes=2),
         train_dataset=frame(),
         eval_dataset=others(),
         progress=PlainProgress(said),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from fspo.errors import ConfigError, StorageError
 from fspo.files import read_json
+from fspo.modeling.policies import is_policy
 from fspo.training import selection, train, trainer
 from fspo.training.checkpoints import save_checkpoint, steps_of
 from fspo.training.selection import Course
@@ -44,6 +46,31 @@ def run(model: Path, out: Path, **changes: Any) -> Path:
     return train_policy(tiny_settings(**settings), mine, model=model, out=out, validation=held_out)
 
 
+def copied_on_the_way(model: Path, out: Path, **changes: Any) -> Path:
+    """The same; beside `out` stay copies of it, as a kill leaves it.
+
+    They are `before-STEP` and `after-STEP` a best step's weights are kept, and `unwritten`, before the policy is.
+    """
+    keep, write = trainer.save_best, train.save_policy
+
+    def copy(name: str) -> None:
+        shutil.copytree(out, out.parent / name)
+
+    def keep_and_copy(folder: Path, step: int, tensors: Any) -> None:
+        copy(f"before-{step}")
+        keep(folder, step, tensors)
+        copy(f"after-{step}")
+
+    def copy_and_write(*given: Any, **named: Any) -> Path:
+        copy("unwritten")
+        return write(*given, **named)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer, "save_best", keep_and_copy)
+        patch.setattr(train, "save_policy", copy_and_write)
+        return run(model, out, **changes)
+
+
 def unmeasured(model: Path, out: Path, steps: int) -> Path:
     """The same training for so many steps, which measures nothing."""
     return run(model, out, steps=steps, keep_best=False, evaluate_every=0)
@@ -62,7 +89,7 @@ def course(*evaluations: tuple[int, float, float]) -> Course:
 
 @pytest.fixture(scope="module")
 def kept(tiny_model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return run(tiny_model_path, tmp_path_factory.mktemp("kept") / "policy")
+    return copied_on_the_way(tiny_model_path, tmp_path_factory.mktemp("kept") / "policy")
 
 
 def test_the_best_step_is_the_most_accurate_and_of_equals_the_one_with_the_larger_margin() -> None:
@@ -104,25 +131,14 @@ def test_interrupted_and_continued_it_keeps_the_same_step(
     assert read_json(tmp_path / "cut" / TRAINING_FILE) == read_json(kept / TRAINING_FILE)
 
 
-@pytest.mark.parametrize("where", ["before", "after", "policy"])
+@pytest.mark.parametrize("where", ["before-{}", "after-{}", "unwritten"])
 def test_killed_where_it_hurts_most_it_keeps_the_same_step(
     kept: Path, tiny_model_path: Path, tmp_path: Path, where: str
 ) -> None:
     """Between the figures and the weights of the best step; right after these; and while the policy is written."""
-    best, original = read_json(kept / TRAINING_FILE)["kept_step"], selection.save_best
-
-    def killed(folder: Path, step: int, tensors: Any) -> None:
-        if step == best and where == "before":
-            raise KeyboardInterrupt
-        original(folder, step, tensors)
-        if step == best and where == "after":
-            raise KeyboardInterrupt
-
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(trainer, "save_best", killed)
-        if where == "policy":
-            patch.setattr(train, "save_policy", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
-        run(tiny_model_path, tmp_path / "cut")
+    best = read_json(kept / TRAINING_FILE)["kept_step"]
+    shutil.copytree(kept.parent / where.format(best), tmp_path / "cut")
+    assert not is_policy(tmp_path / "cut")
     run(tiny_model_path, tmp_path / "cut")
     assert same(weights(tmp_path / "cut"), weights(kept))
     assert figures(tmp_path / "cut") == figures(kept)
@@ -131,21 +147,20 @@ def test_killed_where_it_hurts_most_it_keeps_the_same_step(
 @pytest.mark.parametrize("keep_best", [True, False])
 def test_it_stops_when_nothing_gets_better(tiny_model_path: Path, tmp_path: Path, keep_best: bool) -> None:
     settings = {"patience": 2, "keep_best": keep_best, "steps": 40, "save_every": 5}
-    whole = run(tiny_model_path, tmp_path / "whole", **settings)
+    whole = copied_on_the_way(tiny_model_path, tmp_path / "whole", **settings)
     measured = evaluations(whole)
     best = max(measured, key=lambda step: measured[step])
     assert max(measured) == len(figures(whole)) == best + 2 < 40
     kept_step = best if keep_best else best + 2
     assert same(weights(whole), weights(unmeasured(tiny_model_path, tmp_path / "plain", kept_step)))
     # Killed after it stopped, before the policy was written, it takes no further step.
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(train, "save_policy", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
-        run(tiny_model_path, tmp_path / "cut", **settings)
+    cut = tmp_path / "unwritten"
+    assert not is_policy(cut)
     with pytest.MonkeyPatch.context() as patch:
         interrupted_after(patch, 0)
-        run(tiny_model_path, tmp_path / "cut", **settings)
-    assert same(weights(tmp_path / "cut"), weights(whole))
-    assert figures(tmp_path / "cut") == figures(whole)
+        run(tiny_model_path, cut, **settings)
+    assert same(weights(cut), weights(whole))
+    assert figures(cut) == figures(whole)
 
 
 def test_what_is_evaluated_is_part_of_such_a_training(kept: Path, tiny_model_path: Path, tmp_path: Path) -> None:

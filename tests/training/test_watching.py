@@ -42,10 +42,11 @@ def watched(model: Path, out: Path, said: io.StringIO | None = None, **more: Any
     )
 
 
-@pytest.fixture
-def plain(tiny_model_path: Path, tmp_path: Path) -> Path:
-    watched(tiny_model_path, tmp_path / "plain").train()
-    return tmp_path / "plain"
+@pytest.fixture(scope="module")
+def plain(tiny_model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("plain") / "policy"
+    watched(tiny_model_path, out).train()
+    return out
 
 
 def test_tensorboard_gets_every_metric_of_every_step(
@@ -53,7 +54,8 @@ def test_tensorboard_gets_every_metric_of_every_step(
 ) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    made = watched(tiny_model_path, tmp_path / "out", report_to="tensorboard", evaluate_every=2, eval_dataset=others())
+    measured: dict[str, Any] = {"evaluate_every": 2, "evaluate_episodes": 2, "eval_dataset": others()}
+    made = watched(tiny_model_path, tmp_path / "out", report_to="tensorboard", **measured)
     made.train()
     [events] = (tmp_path / "out" / "logs").iterdir()
     log = EventAccumulator(str(events))  # type: ignore[no-untyped-call]
