@@ -36,6 +36,7 @@ QUICK = (
     "evaluation.queries=2",
     "evaluation.max_new_tokens=8",
     "evaluation.description_tokens=8",
+    "evaluation.tax={users: 1, general: 1, refusals: 1, max_new_tokens: 8}",
 )
 
 
