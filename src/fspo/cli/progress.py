@@ -84,7 +84,8 @@ class RichProgress:
             speed_estimate_period=_LATEST,
             get_time=self._clock,
         )
-        identifier = bars.add_task(name, total=max(total, 1e-9), completed=done)
+        identifier = bars.add_task(name, total=max(total, 1e-9))
+        bars.update(identifier, completed=done)
 
         class Bar:
             counted = False
