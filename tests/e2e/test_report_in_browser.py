@@ -71,6 +71,37 @@ def cut_off(page: Any) -> list[str]:
     return found
 
 
+def broken_words(page: Any) -> list[str]:
+    """The words of texts and of titles of cells that are wrapped inside."""
+    found: list[str] = page.evaluate(
+        r"""() => {
+            const found = new Set(), probe = document.body.appendChild(document.createElement('span'));
+            const words = text => [...text.matchAll(/[\p{L}\p{N}]+/gu)];
+            for (const cell of document.querySelectorAll('tbody [data-label]')) {
+                const {fontFamily, fontSize, fontWeight} = getComputedStyle(cell, '::before');
+                Object.assign(probe.style, {fontFamily, fontSize, fontWeight, whiteSpace: 'nowrap'});
+                for (const [word] of words(cell.dataset.label)) {
+                    probe.textContent = word;
+                    if (cell.clientWidth && probe.getBoundingClientRect().width > cell.clientWidth) found.add(word);
+                }
+            }
+            probe.remove();
+            const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT), range = new Range();
+            for (let text = texts.nextNode(); text; text = texts.nextNode()) {
+                if (text.parentElement.closest('svg, script, style, pre, code, .heard, .skip, thead')) continue;
+                for (const {0: word, index} of words(text.data)) {
+                    range.setStart(text, index);
+                    range.setEnd(text, index + word.length);
+                    const lines = [...range.getClientRects()].filter(box => box.width).map(box => Math.round(box.top));
+                    if (new Set(lines).size > 1) found.add(word);
+                }
+            }
+            return [...found];
+        }"""
+    )
+    return found
+
+
 # Night changes colours and no places, so that one width is enough for it.
 @pytest.mark.parametrize(("width", "scheme"), [(PHONE, "light"), (LAPTOP, "light"), (LAPTOP, "dark")])
 def test_the_report_is_accessible_at_every_size_by_day_and_by_night(
@@ -81,6 +112,7 @@ def test_the_report_is_accessible_at_every_size_by_day_and_by_night(
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     if width == PHONE:
         assert cut_off(page) == []
+        assert broken_words(page) == []
     luminance = page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)")
     assert (min(luminance) > 200) == (scheme == "light")
 

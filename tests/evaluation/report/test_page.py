@@ -332,7 +332,7 @@ def test_differences_are_paired_corrected_and_have_a_size_that_could_be_seen(run
     assert (found["ipo"].detectable or 0) > (compare(ours, theirs).detectable or 0) > 0  # a correction costs power
     assert "after that correction" in page
     assert "<dt>more accurate than</dt>" in page
-    assert re.search(r'<th scope="row">ipo</th>(<td>.*?</td>){3}<td>fspo is better</td>', page)
+    assert re.search(r'<th scope="row">ipo</th>(<td>.*?</td>){3}<td class="words">fspo is better</td>', page)
     assert "corrected together by Holm" in page
     assert paired_with_lead(Items(()), "fspo", rewards) == {}
 
