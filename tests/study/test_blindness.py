@@ -59,6 +59,22 @@ def test_pages_differ_only_by_the_answers(tmp_path: Path) -> None:
     assert headers[True] == headers[False] and len(headers[True]) == 1
 
 
+def test_without_markup_no_arm_is_seen_by_its_lists(tmp_path: Path) -> None:
+    """A number in bold is no list in Markdown, and what remains of it without the bold looks like one."""
+
+    def numbered(request: GenerationRequest) -> str:
+        return "**1.** Walk.\n\n**2.** Sleep." if request.personalised else "Walk.\n\nSleep."
+
+    with opened_site(tmp_path, ScriptedEngine(numbered), attention=[], labels=_labels(tmp_path)) as site:
+        person = site.person().begin().label().wait()
+        while 'action="/finish"' not in person.page:
+            if 'action="/vote"' in person.page:
+                assert "<ol>" not in person.page and "<li>" not in person.page
+                (item,) = [row for row in site.store.records("small").items if row.id == person.hidden("vote")["item"]]
+                assert person.texts == tuple(text.replace("\n\n", "\n") for text in (item.first, item.second))
+            person.vote() if 'action="/vote"' in person.page else person.get()
+
+
 def test_a_slow_arm_is_not_seen_and_no_answer_is_shown_alone(tmp_path: Path) -> None:
     """Both answers of a page come from the store: nothing is sent while only the faster arm has answered."""
 

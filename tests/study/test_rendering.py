@@ -7,7 +7,7 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fspo.study.rendering import as_html
+from fspo.study.rendering import as_html, as_paragraphs
 
 PIECES = st.sampled_from(
     [
@@ -36,3 +36,10 @@ def test_only_the_studys_own_texts_have_links() -> None:
     assert 'href="https://example.org/privacy"' in as_html(text, links=True)
     assert "javascript:" not in re.sub(r"\[no\]\(javascript:x\)", "", as_html(text, links=True))
     assert "href" not in as_html(text)
+
+
+def test_plain_text_is_shown_as_it_is() -> None:
+    text = "1986. It was <b>a</b> year of *two* parts.\n\n2) Three &amp; four"
+    assert as_paragraphs(text) == (
+        "<p>1986. It was &lt;b&gt;a&lt;/b&gt; year of *two* parts.</p>\n<p>2) Three &amp;amp; four</p>"
+    )

@@ -7,13 +7,14 @@ from importlib.resources import files
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 from starlette.responses import RedirectResponse, Response
 
 from fspo.serving.page_headers import page_headers
 from fspo.serving.schema import StudyItemRow
 from fspo.study.config import StudyConfig, said
 from fspo.study.flow import Step
-from fspo.study.rendering import as_html
+from fspo.study.rendering import as_html, as_paragraphs
 from fspo.study.texts import PageTexts
 
 __all__ = ["LONGEST_ANSWER", "Pages", "redirect", "static_file"]
@@ -97,8 +98,8 @@ class Pages:
             count=step.count,
             item=item.id,
             prompt=item.prompt,
-            first=as_html(item.first),
-            second=as_html(item.second),
+            first=self._text(item, item.first),
+            second=self._text(item, item.second),
             ties=self.ties(item),
             undo=step.undo.id if step.undo else "",
         )
@@ -106,6 +107,11 @@ class Pages:
     def ties(self, item: StudyItemRow) -> bool:
         """Whether the participant may say that neither answer is better."""
         return self._config.labels.ties if item.stage == "label" else self._config.comparisons.ties
+
+    def _text(self, item: StudyItemRow, text: str) -> Markup:
+        """A text of an item: what `as_shown` has made plain is no Markdown, although it may look like a list."""
+        own = item.stage == "practice" or item.correct
+        return as_html(text) if own or self._config.matching.format == "markdown" else as_paragraphs(text)
 
     def waiting(self, done: int, count: int) -> Response:
         """While the answers are being written."""

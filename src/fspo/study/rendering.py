@@ -8,7 +8,7 @@ import nh3
 from markdown_it import MarkdownIt
 from markupsafe import Markup
 
-__all__ = ["as_html"]
+__all__ = ["as_html", "as_paragraphs"]
 
 _TAGS = {"p", "br", "hr", "strong", "em", "s", "code", "pre", "blockquote", "ul", "ol", "li"} | {
     "h3", "table", "thead", "tbody", "tr", "th", "td"
@@ -35,3 +35,8 @@ def as_html(text: str, *, links: bool = False) -> Markup:
     rendered = parser.renderer.render(tokens, parser.options, {})
     tags, attributes = (_TAGS | {"a"}, {"a": {"href"}}) if links else (_TAGS, {})
     return Markup(nh3.clean(rendered, tags=tags, attributes=attributes, url_schemes={"https", "http", "mailto"}))
+
+
+def as_paragraphs(text: str) -> Markup:
+    """Text without markup as HTML: every character is shown as it is, and an empty line ends a paragraph."""
+    return Markup("\n").join(Markup("<p>{}</p>").format(part) for part in text.split("\n\n"))
