@@ -144,6 +144,19 @@ def test_a_double_click_on_the_consent_makes_one_participant(site: StudySite) ->
     assert len(site.store.users()) == 1
 
 
+def test_a_second_tab_with_the_consent_continues(site: StudySite) -> None:
+    person = site.person()
+    person.get()
+    earlier = person.hidden("consent")
+    person.begin()
+    person.vote()
+    item = person.hidden("vote")
+    for fields in ({**earlier, "agree": "yes"}, earlier):
+        person.post("/consent", **fields)
+        assert person.hidden("vote") == item
+    assert len(site.store.records("small").participants) == 1
+
+
 def test_the_last_vote_can_be_changed_until_the_next(site: StudySite) -> None:
     person = site.person().begin()
     person.vote()  # practice

@@ -284,6 +284,8 @@ async def consent(study: _Study, request: Request) -> Response:
     recruiting, pages = study.config.recruiting, study.pages(request, language=language)
     if recruiting is not None and recruiting.required and not site:
         return pages.problem("site", 403)
+    if not site and await study.visitor(request) is not None:  # they agreed in another tab
+        return redirect(_root(request) + "/")
     if form.get("agree") != "yes":
         return _consent_page(study, request, language, site, ticket, pages.texts.consent_missing)
     invitation = invitation_of(study.config.name, site["participant"] if site else f"ticket {ticket}")
