@@ -251,7 +251,12 @@ def test_who_has_voted_on_everything_keeps_the_place(tmp_path: Path, hours_later
         late = site.person()
         late.get()
         kind(late, 403, "The study is full")
+        undo = person.hidden("undo")
         hours_later(31 * 24)  # the link has expired, but nothing is left to answer
+        person.get()
+        assert 'action="/undo"' not in person.page
+        person.post("/undo", **undo)
+        kind(person, 409, "This choice can't be changed any more")
         person.get()
         person.submit("finish")
         assert CODES["finished"] in person.page

@@ -95,14 +95,15 @@ def step_of(visit: Visit, config: StudyConfig, now: int) -> Step:
         return Step("closed")
     if one.finished:
         return Step("finished")
+    expired = now > one.consented + config.expires_days * _DAY
     if not visit.complete():  # with all votes they only have to end the study
-        if now > one.consented + config.expires_days * _DAY:
+        if expired:
             return Step("expired")
         if has_lapsed(one, config, now):
             return Step("lapsed")
     if one.about is None and config.about:
         return Step("about")
-    undo = _undo(visit)
+    undo = None if expired else _undo(visit)  # nothing could be voted on in its place
     for stage in STAGES:
         items = visit.stage(stage)
         if stage == "compare" and not one.begun:
