@@ -93,6 +93,14 @@ def test_answers_about_oneself_may_be_in_any_writing_system(tmp_path: Path, answ
         assert site.store.records("small").participants[0].answers == {"work": answer}
 
 
+def test_an_option_is_chosen_as_it_is_written(tmp_path: Path) -> None:
+    with opened_site(tmp_path, about=[{"id": "age", "text": "Age?", "options": [" 40+ ", "<40"]}]) as site:
+        person = site.person().begin()
+        person.submit("about", age=" 40+ ")
+        assert person.heading == "Practice"
+        assert site.store.records("small").participants[0].answers == {"age": " 40+ "}
+
+
 @pytest.mark.parametrize("answer", ["a\x1b[2Jb", "b" * 201])
 def test_an_answer_that_is_no_text_is_asked_for_again(tmp_path: Path, answer: str) -> None:
     with opened_site(tmp_path, about=ABOUT) as site:

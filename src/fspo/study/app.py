@@ -347,7 +347,8 @@ def _answers(config: StudyConfig, form: Mapping[str, str]) -> dict[str, str]:
     Raises:
         HTTPException: a choice is none of the options.
     """
-    answers = {question.id: form.get(question.id, "").strip() for question in config.about}
+    given = {question.id: form.get(question.id, "") for question in config.about}
+    answers = {one.id: given[one.id] if one.options else given[one.id].strip() for one in config.about}
     if any(question.options and answers[question.id] not in ("", *question.options) for question in config.about):
         raise HTTPException(400)
     return {name: answer for name, answer in answers.items() if answer}
