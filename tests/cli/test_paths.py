@@ -14,7 +14,9 @@ from fspo import FSPOConfig, FSPOTrainer, PreferenceDataset
 from fspo.cli.main import app
 from fspo.errors import ConfigError
 from fspo.runs.config import load_config
+from fspo.study.config import load_study
 from fspo.training.start import Start
+from tests.study.site import write_texts
 from tests.tiny_model import build_tiny_model
 
 
@@ -80,6 +82,34 @@ def test_settings_of_a_run(home: Path) -> None:
         load_config(None, ['output="a\\0b"'])
     said = fspo("synth", "--config=~/my.yaml", "--output=~/y", "--dry-run")
     assert "~" not in said.output
+
+
+def test_settings_of_a_study(home: Path) -> None:
+    policy = {"policy": "~/m"}
+    values = {
+        "name": "mine",
+        "output": "~/study",
+        "arms": {"personal": policy, "base": {**policy, "personalised": False}},
+        "labels": {"source": {"file": "~/texts.jsonl"}, "count": 2},
+        "comparisons": {"count": 2},
+        "consent": {"version": "1", "text": "Agree?", "contact": "ann@example.org"},
+    }
+    (home / "study.yaml").write_text(json.dumps(values))
+    write_texts(home)
+    build_tiny_model(home / "m")
+    config = load_study(home / "study.yaml")
+    assert config.output == home / "study" and config.labels.source.file == home / "texts.jsonl"
+    said = fspo("study", "serve", "~/study.yaml", "--port", "0", "--dry-run")
+    assert said.exit_code == 0, said.output
+    assert list(Path().iterdir()) == []
+
+
+def test_judges_in_a_file(home: Path) -> None:
+    (home / "judges.yaml").write_text("judges: [{name: longer, likes: {length: 1}}]\n")
+    rows = [{"prompt": f"What of {n}?", "ours": f"{n} is fine.", "theirs": f"{n}."} for n in range(4)]
+    (home / "answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    said = fspo("eval", "answers", "~/answers.jsonl", "--judge=~/judges.yaml", "--dry-run")
+    assert said.exit_code == 0, said.output
 
 
 def test_models_and_policies(home: Path) -> None:

@@ -13,6 +13,7 @@ from fspo.errors import ConfigError
 from fspo.evaluation.artifacts import AGAIN, Estimates, read_details
 from fspo.evaluation.metrics.summary import summary_table
 from fspo.keys import hidden_setting
+from fspo.paths import expanded
 from fspo.preferences.tables import stem_of
 from fspo.records import read_record
 from fspo.runs.system_answers import SystemsRequest, evaluate_request, plan_lines
@@ -124,7 +125,7 @@ def _judges(text: str) -> list[Any]:
     """The judges of one option: in YAML, or in a YAML file under `judges`, or `judges` of `evaluation`."""
     if text.lstrip().startswith("{"):
         return [parse_value(text, f"--judge {hidden_setting(text):.80}")]
-    values = read_settings(Path(text)).values
+    values = read_settings(Path(expanded(text))).values
     section = values.get("evaluation") if "judges" not in values else values
     found = section.get("judges") if isinstance(section, dict) else None
     if not isinstance(found, list) or not found:

@@ -17,6 +17,7 @@ from pydantic import AfterValidator, Field, ValidationError, field_validator, mo
 from fspo.errors import ConfigError
 from fspo.identity import digest
 from fspo.llm.endpoint_config import EndpointConfig
+from fspo.paths import LocalPath
 from fspo.preferences.wording import is_blank
 from fspo.printing import counted
 from fspo.pydantic_errors import Section, first_fault
@@ -105,7 +106,7 @@ class Source(Section):
     domain: str | None = Field(
         default=None, description="Name of a domain with written responses, such as elix-written."
     )
-    file: Path | None = Field(
+    file: LocalPath | None = Field(
         default=None, description="JSONL with `question` and, for labels, `text`; optional `topic` and `traits`."
     )
     topics: tuple[str, ...] = Field(default=(), description="Take only prompts of these topics; by default all.")
@@ -288,7 +289,7 @@ class StudyConfig(Section):
 
     name: Name = Field(description="Small letters, digits, `-` and `_`; a store holds one study of each name.")
     title: Localised = Field(default="Which answer do you prefer?", description="Shown on every page.")
-    output: Path = Field(
+    output: LocalPath = Field(
         default=Path(), description="Folder of the study's store and registration; by default studies/NAME."
     )
     arms: dict[Name, Arm] = Field(description="Name of an arm -> how it answers.")
