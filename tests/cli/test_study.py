@@ -255,6 +255,21 @@ def test_the_registration_is_written_where_an_earlier_call_could_not(
     assert json.loads(file.read_text()) == before
 
 
+def test_the_registration_on_disk_has_the_weights_once_they_are_known(
+    study_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fspo.serving.listening.listen", lambda *_, **__: None)
+    monkeypatch.setattr("fspo.study.arms.open_engines", lambda *_: {})
+    config = load_study(study_file)
+    known = weights_of_arms(config)
+    with monkeypatch.context() as unknown:
+        unknown.setattr("fspo.study.arms.weights_of_arms", lambda _: dict.fromkeys(known))
+        call("serve", study_file)
+    before = json.loads((config.output / "registration.json").read_text())
+    call("serve", study_file)
+    assert json.loads((config.output / "registration.json").read_text()) == {**before, "weights": known}
+
+
 def _running(site: StudySite, engines: Any) -> Any:
     from fspo.study.app import create_study_app
 

@@ -350,12 +350,13 @@ def _serve(config: StudyConfig, host: str, port: int, store: str | None, *, acce
 
 
 def _register(config: StudyConfig, people: StudyStore, registration: dict[str, Any]) -> None:
+    from fspo.files import read_json
     from fspo.study.registration import REGISTRATION_FILE, save_registration
 
     before = people.registration(config.name)
-    recorded = people.register(config.name, registration)
-    if recorded or not (config.output / REGISTRATION_FILE).exists():  # also after an interrupted first call
-        registered = people.registration(config.name) or registration
+    recorded, file = people.register(config.name, registration), config.output / REGISTRATION_FILE
+    registered = people.registration(config.name) or registration
+    if not file.exists() or read_json(file) != registered:  # also once weights are known, or after an interruption
         path = save_registration(config.output, registered)
         again = " again, because it has changed and nobody has taken part" if recorded and before is not None else ""
         console().print(
