@@ -629,6 +629,11 @@ def test_the_dataset_of_a_configuration(tmp_path: Path, folder: Path) -> None:
     path.write_text(f"data: {folder}\n")
     assert "24 preferences" in fspo("show", "--config", path).output
     assert "24 preferences" in fspo("validate", "--config", path).output
+    for arguments in (("show", folder), ("validate", folder), ("export", tmp_path / "rows.jsonl", folder)):
+        for option in (("--config", path), ("--set", "seed=1")):
+            result = fspo(*arguments, *option)
+            assert result.exit_code == 2 and option[0] in result.stderr
+    assert not (tmp_path / "rows.jsonl").exists()
     result = fspo("show", "--config", path, "--set", f"data={tmp_path / 'no'}")
     assert result.exit_code == 1
     assert f"no folder {tmp_path / 'no'}" in result.stderr and "fspo data import" in result.stderr

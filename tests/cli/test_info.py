@@ -46,6 +46,8 @@ def test_model_list_and_show(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, ti
     assert "architectures: LlamaForCausalLM" in text
     again = ["model", "show", "--config", str(ROOT / "configs/tiny.yaml"), "--set", f"model={tiny_model_path}"]
     assert CliRunner().invoke(app, again).output == text
+    result = CliRunner().invoke(app, [*again, str(tiny_model_path)])
+    assert result.exit_code == 2 and "--config" in result.stderr
     result = CliRunner().invoke(app, ["model", "show"])
     assert result.exit_code == 1
     assert "fspo model pull smollm2-135m" in result.stderr

@@ -7,7 +7,16 @@ from typing import Annotated, Any
 
 import typer
 
-from fspo.cli.options import ConfigFile, DryRun, Overrides, add_verb, configured, console, help_text
+from fspo.cli.options import (
+    ConfigFile,
+    DryRun,
+    Overrides,
+    add_verb,
+    check_one_named,
+    configured,
+    console,
+    help_text,
+)
 from fspo.cli.store_options import opened
 from fspo.errors import ConfigError, DataError
 from fspo.files import check_writable
@@ -234,13 +243,13 @@ def export(
             f"{target} is the target. Name the folder of the dataset after it, or with --config the run that the "
             "dataset belongs to."
         )
-    folder = folder if folder is not None else _folder(config, overrides)
+    folder = _folder(folder, config, overrides)
     if is_dataset(target) and not folder.is_dir():
         raise ConfigError(
             f"{target} is a dataset, and {folder} is not: name the target first and the dataset after it, as in "
             f"`{command('fspo', 'data', 'export', folder, target)}`."
         )
-    dataset = _load(folder, config, overrides)
+    dataset = PreferenceDataset.load(folder)
     spare = (folder,) if file_format is Format.PARQUET else ()
     check_target(target, file_format, overwrite=overwrite, spare=spare)
     _say_notes(dataset, folder)
@@ -301,7 +310,7 @@ def validate(
     """
     if max_length is not None and model is None:
         raise ConfigError("--max-length is for --model; name a model too, or leave --max-length out.")
-    source = source if source is not None else _folder(config, overrides)
+    source = _folder(source, config, overrides)
     what = Import(str(source), file_format, users, columns or (), user, part, on_duplicate, on_contradiction)
     imported = read(what)
     dataset = imported.dataset
@@ -330,7 +339,7 @@ def show(
 
       fspo data show --config configs/demo.yaml --user elix-written-0001 --limit 3
     """
-    dataset = _load(folder, config, overrides)
+    dataset = PreferenceDataset.load(_folder(folder, config, overrides))
     out = console()
     out.print(f"{size(dataset)}\n", markup=False)
     if user is None:
@@ -386,7 +395,7 @@ def split(
     path = folder / SPLITS_FILE
     if path.exists() and not overwrite:
         raise DataError(f"{path} already exists; add --overwrite to divide the dataset again.")
-    dataset, episodes = _load(folder, None, None), _episode_sizes(config, overrides)
+    dataset, episodes = PreferenceDataset.load(folder), _episode_sizes(config, overrides)
     check_writable(path)
     splits = dataset.split(
         test_users=test_users, test_questions=test_questions, validation=validation, seed=seed
@@ -419,12 +428,11 @@ def _episode_sizes(config: Path | None, overrides: list[str] | None) -> list[Epi
     return episode_sizes(configured(None, config, overrides, None))
 
 
-def _load(folder: Path | None, config: Path | None, overrides: list[str] | None) -> PreferenceDataset:
-    return PreferenceDataset.load(folder if folder is not None else _folder(config, overrides))
-
-
-def _folder(config: Path | None, overrides: list[str] | None) -> Path:
-    """The folder of a run's dataset."""
+def _folder(named: Path | None, config: Path | None, overrides: list[str] | None) -> Path:
+    """The dataset that is named, or else the folder of that of a run."""
+    if named is not None:
+        check_one_named(named, config, overrides)
+        return named
     if config is None:
         raise ConfigError("No dataset is named; name its folder, or with --config the run that it belongs to.")
     settings = configured(None, config, overrides, None)

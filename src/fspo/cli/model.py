@@ -7,7 +7,16 @@ from typing import Annotated, Any
 
 import typer
 
-from fspo.cli.options import ConfigFile, DryRun, Overrides, add_verb, configured, console, help_text
+from fspo.cli.options import (
+    ConfigFile,
+    DryRun,
+    Overrides,
+    add_verb,
+    check_one_named,
+    configured,
+    console,
+    help_text,
+)
 from fspo.cli.progress import terminal_progress
 from fspo.errors import ConfigError, ModelError
 from fspo.files import is_empty, read_json
@@ -211,6 +220,7 @@ def push(
 def _chosen(name: str | None, config: Path | None, overrides: list[str] | None) -> str:
     """The model named, or else the configuration's, or else the built-in one."""
     if name is not None:
+        check_one_named(name, config, overrides)
         return expanded(name)
     if config is not None or overrides:
         return configured(None, config, overrides, None).model

@@ -31,6 +31,7 @@ __all__ = [
     "Overrides",
     "Yes",
     "add_verb",
+    "check_one_named",
     "configured",
     "console",
     "help_text",
@@ -116,6 +117,17 @@ def console() -> Console:
     from fspo.cli.terminal import PrintableConsole
 
     return PrintableConsole(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 110)
+
+
+def check_one_named(named: str | Path, config: Path | None, overrides: list[str] | None) -> None:
+    """Check that a configuration is not named beside what is taken in place of a part of it.
+
+    Raises:
+        ConfigError: it is, or a setting of it.
+    """
+    for option, given in (("--config", config), ("--set", overrides)):
+        if given:
+            raise ConfigError(f"{option} means nothing beside {named}; leave one of the two out.")
 
 
 def configured(
