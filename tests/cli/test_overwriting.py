@@ -116,6 +116,12 @@ def test_an_export_replaces_nothing_but_an_exported_model(run: Path, target: Cal
     assert contents(run.parents[1]) == before
 
 
+def test_a_dry_run_refuses_the_precision_that_the_command_refuses(run: Path, tmp_path: Path) -> None:
+    for verb, target in (("export", tmp_path / "mine"), ("push", "me/mine")):
+        result = fspo("model", verb, run / "methods/fspo", target, "--dtype", "banana", "--dry-run")
+        assert result.exit_code == 2 and "banana" in result.stderr
+
+
 def test_an_export_replaces_an_exported_model(run: Path, tmp_path: Path) -> None:
     target, policy = tmp_path / "work/models/mine", run / "methods/fspo"
     assert fspo("model", "export", policy, target).exit_code == 0

@@ -165,9 +165,11 @@ def export(
 
       fspo model export runs/demo/methods/fspo models/my-fspo --dtype bfloat16 --overwrite
     """
+    from fspo.modeling.loading import check_dtype
     from fspo.modeling.policies import check_export, export_policy, read_card
 
     out = console()
+    check_dtype(dtype)
     policy = policy_in(policy) or policy
     card = read_card(policy)
     check_export(policy, target)
@@ -203,11 +205,15 @@ def push(
 
       fspo model push runs/demo/methods/fspo me/my-fspo --whole --dtype bfloat16 --public
     """
+    from fspo.modeling.loading import check_dtype
     from fspo.modeling.publishing import goes_whole, publish
 
     out = console()
+    check_dtype(dtype)
     policy = policy_in(policy) or policy
     whole = whole or goes_whole(policy)
+    if not whole and dtype != "float32":
+        raise ConfigError("--dtype is for whole weights; add --whole, or leave --dtype out.")
     what = "a whole model" if whole else "an adapter"
     if dry_run:
         out.print(f"Would upload {policy} as {what} to {repo}.", markup=False)
