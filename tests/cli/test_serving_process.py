@@ -96,6 +96,9 @@ def test_another_server_answers_with_the_shots_and_gets_its_own_key(tmp_path: Pa
         (("--upstream", "http://127.0.0.1:1/v1"), 2, "--model"),
         (("--upstream", "nowhere", "--model", "m"), 2, "http://"),
         (("--upstream", "http://127.0.0.1:1/v1", "--model", "m", "--guidance", "2"), 2, "--guidance"),
+        (("--upstream", "http://127.0.0.1:1/v1", "--model", "m", "--memory", "2"), 2, "--memory"),
+        (("--upstream", "http://127.0.0.1:1/v1", "--model", "m", "--dtype", "bfloat16"), 2, "--dtype"),
+        (("--policy", "m", "--no-cache-salt"), 2, "--upstream"),
         (("--upstream", "http://127.0.0.1:1/v1", "--model", "m", "--key-variable", "sk-" + "a1" * 20), 2, "variable"),
     ],
 )

@@ -143,8 +143,11 @@ def serve(
       fspo serve --upstream http://127.0.0.1:9000/v1 --model qwen3-8b --adapter fspo
     """
     endpoint = _endpoint(upstream, model, adapter, key_variable)
-    if endpoint is not None and guidance:
-        raise ConfigError("--guidance needs the model in this process; leave it out, or serve --policy alone.")
+    if endpoint is None and not cache_salt:
+        raise ConfigError("--no-cache-salt belongs to --upstream; add --upstream URL, or leave --no-cache-salt out.")
+    for option, given in (("--guidance", guidance), ("--memory", memory != 1), ("--dtype", dtype != "float32")):
+        if endpoint is not None and given:
+            raise ConfigError(f"{option} needs the model in this process; leave it out, or serve --policy alone.")
     if demo:
         if policy is None and endpoint is None:
             policy = _demo_policy()
