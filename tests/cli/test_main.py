@@ -48,6 +48,7 @@ def chained() -> Exception:
             130,
             "Error: Interrupted; what was finished is kept. Run the same command again to continue.\n",
         ),
+        (typer.Abort(), 130, "Error: Interrupted;"),
         (OSError(errno.ENOSPC, "No space left on device"), 1, "Error: The disk is full."),
         (chained(), 1, "Error: The disk is full."),
     ],

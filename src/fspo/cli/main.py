@@ -57,7 +57,7 @@ class _Verbs(TyperGroup):
             if processes.is_first() or not isinstance(error, ConfigError):
                 _complain(str(error) if processes.is_first() else f"(process {processes.number()}) {error}")
             raise typer.Exit(error.exit_code) from None
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, typer.Abort):  # the latter during a question
             _complain("Interrupted; what was finished is kept. Run the same command again to continue.")
             raise typer.Exit(INTERRUPTED) from None
         except ModuleNotFoundError as error:
