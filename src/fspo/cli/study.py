@@ -76,7 +76,7 @@ def serve(
     Examples:
       fspo study serve configs/study/paper.yaml --dry-run
 
-      fspo study serve configs/study/paper.yaml --set arms.personal.policy=my-policy --set comparisons.shots=[8]
+      fspo study serve configs/study/paper.yaml --set arms.personal.policy=my-policy --set 'comparisons.shots=[8]'
     """
     config = _loaded(file, overrides)
     _serve(config, host, port, store, access_log=access_log, dry_run=dry_run)
