@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
@@ -248,12 +249,18 @@ SPLITTING: dict[str, Callable[[], Tokenizer]] = {"gpt-2": _as_gpt2, "llama 3": _
 """More backends, which differ in where they cut texts."""
 
 
+@cache
+def _trained(backend: str) -> str:
+    """One of the backends, trained once."""
+    return str({**BACKENDS, **SPLITTING}[backend]().to_str())
+
+
 def tokenizer_of(kind: str, backend: str = "bytes", *, plain: tuple[str, ...] = PLAIN) -> Any:
     """A tokenizer of one of the backends with the template and the tokens of one of the kinds."""
     template, tokens = {**KINDS, **PUBLISHED}[kind]
     options = {"unk_token": "<unk>"} if backend == "pieces" else {}
     tokenizer: Any = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
-        tokenizer_object={**BACKENDS, **SPLITTING}[backend](), bos_token="<s>", eos_token="</s>",
+        tokenizer_object=Tokenizer.from_str(_trained(backend)), bos_token="<s>", eos_token="</s>",
         clean_up_tokenization_spaces=False, **options,
     )  # fmt: skip
     normalized = backend == "lower case"
