@@ -155,7 +155,7 @@ def test_the_reference_of_fspo_is_the_policy_it_started_from(
             tasks.append(name)
             return super().task(name, total, done)
 
-    alone = run(out=tmp_path / "alone", policies={"fspo": policies["fspo"]}, progress=Heard())
+    alone = run(NO_ANSWERS, tmp_path / "alone", policies={"fspo": policies["fspo"]}, progress=Heard())
     assert "Scoring fspo's reference (the model that its reward is measured against)" in tasks
     assert not any("fspo-reference" in task for task in tasks)
     assert alone["fspo"]["reward_accuracy"] == both["fspo"]["reward_accuracy"]
@@ -257,7 +257,8 @@ def test_every_method_is_measured_on_the_same_pairs_at_each_number_of_shots(
     tiny_model_path: Path, policies: dict[str, Path | None], tmp_path: Path
 ) -> None:
     config = NO_ANSWERS.model_copy(update={"ladder_queries": 1})
-    metrics = runner(tiny_model_path, policies, tmp_path)(config)
+    some = {name: policies[name] for name in ("base", "few-shot", "pref-ft", "fspo")}
+    metrics = runner(tiny_model_path, some, tmp_path)(config)
     for k in (0, 1, 2):
         assert {row[f"reward_accuracy@{k}/likelihood"]["items"] for row in metrics.values()} == {4}
     assert {row["reward_accuracy"]["items"] for row in metrics.values()} == {8}

@@ -53,8 +53,7 @@ def test_blocks_are_skipped_masked_or_seen_as_the_tree_wants(window: int | None)
 
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
-@pytest.mark.parametrize("window", [None, 48])
-@pytest.mark.parametrize("heads", [(4, 4), (4, 2), (3, 1)])
+@pytest.mark.parametrize(("window", "heads"), [(48, (4, 4)), (None, (4, 2)), (48, (3, 1))])
 def test_attention_equals_one_dense_mask_and_the_portable_path(window: int | None, heads: tuple[int, int]) -> None:
     forest = _trial()
     generator = torch.Generator().manual_seed(1)

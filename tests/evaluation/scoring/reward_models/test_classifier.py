@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from fspo.errors import ModelError
+from fspo.evaluation.config import EvaluationConfig
 from fspo.evaluation.scoring.reward_models.classifier import ClassifierRewardModel
 from fspo.evaluation.scoring.reward_models.protocol import RewardRequest
 from fspo.preferences.types import Preference
@@ -96,6 +97,6 @@ def test_what_is_no_reward_model_is_refused(tiny_model_path: Path, tmp_path: Pat
 
 
 def test_it_is_measured_like_any_other(folder: Path, tmp_path: Path) -> None:
-    dataset = small_dataset("test", questions=16)
-    row = evaluated(tmp_path, dataset, plain=ClassifierRewardModel.load(folder))["plain"]
+    config = EvaluationConfig(shots=2, ladder=(0, 2), queries=2, answers=0)
+    row = evaluated(tmp_path, small_dataset("test"), config, plain=ClassifierRewardModel.load(folder))["plain"]
     assert {"reward_accuracy", "label_flip_rate", "user_swap_drop", "order_spread", "calibration_error"} <= row.keys()
