@@ -89,13 +89,18 @@ def test_masks_are_made_once_for_all_layers_and_are_never_square() -> None:
     assert sum(mask.numel() for mask in plan._masks.values()) == 8 * 208
 
 
+CALLS = [0, 10, 60, 10_000]
+"""How long a call takes: no block with a mask is quicker, some of the branches are, some trees are, all trees are."""
+
+
 @pytest.mark.parametrize("parts", [1, 2, 3])
-@given(forest=forests(), heads=st.sampled_from([(4, 4), (4, 2), (3, 1)]))
-def test_pieces_without_masks_equal_the_masked_ones_gradients_included(
-    forest: Forest, heads: tuple[int, int], parts: int, monkeypatch: pytest.MonkeyPatch
+@given(forest=forests(), heads=st.sampled_from([(4, 4), (4, 2), (3, 1)]), call=st.sampled_from(CALLS))
+def test_pieces_and_blocks_equal_one_call_per_branch_gradients_included(
+    forest: Forest, heads: tuple[int, int], call: int, parts: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if forest.length == 0:
         return
+    monkeypatch.setattr(rectangle_attention, "_CALL", call)
     monkeypatch.setattr(rectangle_attention, "_parts", lambda groups: parts)
     monkeypatch.setattr(rectangle_attention, "_WORTH_CUTTING", 1)
     generator = torch.Generator().manual_seed(forest.length)
@@ -118,11 +123,17 @@ def test_groups_expanded_for_kernels_without_them_give_the_same() -> None:
     assert torch.allclose(grouped, expanded, atol=1e-6)
 
 
-@given(forests())
-def test_pieces_cover_each_visible_key_once(forest: Forest) -> None:
+@given(forests(), st.sampled_from(CALLS))
+def test_pieces_cover_each_visible_key_once(forest: Forest, call: int) -> None:
     seen = torch.zeros(forest.length, forest.length, dtype=torch.int)
-    for piece in rectangle_attention.forest_pieces(forest):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rectangle_attention, "_CALL", call)
+        pieces = rectangle_attention.forest_pieces(forest)
+    for piece in pieces:
         ones = torch.ones(piece.end - piece.start, piece.last - piece.first, dtype=torch.int)
+        if piece.mask is not None:
+            assert call > 0
+            ones = (piece.mask == 0).int()
         assert piece.fresh == (seen[piece.start : piece.end].sum() == 0)
         seen[piece.start : piece.end, piece.first : piece.last] += ones.tril() if piece.causal else ones
     assert torch.equal(seen, dense_visibility(forest, None).int())

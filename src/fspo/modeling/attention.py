@@ -2,7 +2,7 @@
 
 The function is registered with transformers as the attention implementation `fspo`, for every model that uses the
 attention interface. Called without a plan it is transformers' own SDPA. With a `ForestPlan` it computes what a dense
-tree mask would, so that nothing of the size S x S exists: without masks in large pieces where that is exact (see
+tree mask would, so that nothing of the size S x S exists but for small trees: in large pieces where that is exact (see
 `rectangle_attention`), on CUDA by FlexAttention (see `flex`), else as one causal SDPA per trunk and one small one per
 branch. With any other `AttentionPlan` (see `decoding`) the plan does the work.
 """
@@ -24,7 +24,7 @@ from transformers.masking_utils import AttentionMaskInterface, causal_mask_funct
 from fspo.errors import ModelError
 from fspo.modeling.flex import FlexForest, as_computed, attend_flexibly, flex_applies
 from fspo.modeling.packing import Forest, Segment
-from fspo.modeling.rectangle_attention import attend_in_pieces, forest_pieces, pieces_apply
+from fspo.modeling.rectangle_attention import Piece, attend_in_pieces, forest_pieces, pieces_apply
 
 __all__ = [
     "IMPLEMENTATION",
@@ -58,7 +58,7 @@ class ForestPlan:
     def __init__(self, forest: Forest) -> None:
         """No mask is made before the first layer asks."""
         self.forest = forest
-        self._pieces = forest_pieces(forest)
+        self._pieces: tuple[Piece, ...] = ()
         self._flex: FlexForest | None = None
         self._masks: dict[tuple[Any, ...], Tensor] = {}
 
@@ -67,6 +67,7 @@ class ForestPlan:
     ) -> Tensor:
         """Attention of the whole row [1, H, S, D]; the same pattern at every layer, but for its sliding window."""
         if window is None and dropout == 0.0 and pieces_apply(query, key, value):
+            self._pieces = self._pieces or forest_pieces(self.forest)
             return attend_in_pieces(query, key, value, self._pieces, scale)
         query, key, value = as_computed(query, key, value)
         if dropout == 0.0 and flex_applies(query, key, value, window, _portable):

@@ -1,9 +1,10 @@
-"""Attention over a forest in mask-free pieces, on processors: each piece is a rectangle or a triangle of the tree mask.
+"""Attention over a forest in pieces, on processors: rectangles, triangles and small blocks of the tree mask.
 
 A token's attention over several sets of keys is a mean of its attentions over each, weighted by the exponentials of
 their log-sum-exps (as in flash attention, arXiv 2205.14135). So all branches attend to what they share of the trunk in
-one large rectangle, and to themselves in small ones: no mask exists, no key of the trunk is copied for a branch, and
-nothing is computed that is thrown away. On the way back, each piece needs only the merged output and log-sum-exp, and
+one large rectangle, and to themselves in small ones: no large mask exists, and no key of the trunk is copied for a
+branch. For short texts, calling the kernel takes longer than what it computes: there, a tree, or branches next to each
+other, are one block with a mask. On the way back, each piece needs only the merged output and log-sum-exp, and
 is cut so that all threads have equally much to do: the kernel gives each thread whole groups of heads of a sequence.
 """
 
@@ -11,11 +12,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cache
 from itertools import groupby
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fspo.modeling.packing import Forest, Segment, Tree
@@ -24,6 +28,9 @@ __all__ = ["Piece", "attend_in_pieces", "forest_pieces", "pieces_apply", "shared
 
 _WORTH_CUTTING = 64
 """Queries that a part has at least."""
+
+_CALL = 2000
+"""Cells of a mask that take about as long as a call of the kernel: a block may have so many more for each it saves."""
 
 # What scaled_dot_product_attention itself runs on processors; it keeps the log-sum-exp to itself, and these return it.
 _forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
@@ -43,6 +50,8 @@ class Piece:
     """No earlier piece has these queries."""
     parts: int = 1
     """Queries in so many equal parts: of a triangle, the smaller triangles along its diagonal."""
+    mask: Tensor | None = field(default=None, compare=False)
+    """[queries, keys], of a block: 0 where a query attends to a key, and minus infinity elsewhere."""
 
 
 def forest_pieces(forest: Forest) -> tuple[Piece, ...]:
@@ -50,10 +59,10 @@ def forest_pieces(forest: Forest) -> tuple[Piece, ...]:
     pieces: list[Piece] = []
     covered = 0
     for tree in forest.trees:
-        for start, end, first, last, causal in _rectangles(tree):
-            if start < end and first < last:
-                pieces.append(Piece(start, end, first, last, causal, start >= covered))
-                covered = max(covered, end)
+        for shapes in _blocks(tree):
+            if any(shape.cells for shape in shapes):
+                pieces.append(_piece(shapes, covered))
+                covered = max(covered, pieces[-1].end)
     return tuple(pieces)
 
 
@@ -61,7 +70,7 @@ def shared_out(pieces: Sequence[Piece], parts: int) -> Iterator[Piece]:
     """The same cells, in pieces whose queries are in `parts` equal parts wherever they are many enough."""
     for piece in pieces:
         length = (piece.end - piece.start) // parts
-        if parts == 1 or length < _WORTH_CUTTING:
+        if parts == 1 or length < _WORTH_CUTTING or piece.mask is not None:
             yield piece
             continue
         middle = piece.start + parts * length
@@ -108,13 +117,14 @@ class _PiecewiseAttention(torch.autograd.Function):
             rows, keys = slice(piece.start, piece.end), slice(piece.first, piece.last)
             of_rows = [_cut(tensor[:, :, rows], piece.parts) for tensor in (gradients[0], query, out, lse)]
             of_keys = [_keys(tensor[:, :, keys], piece) for tensor in (key, value)]
-            found = _backward(*of_rows[:2], *of_keys, *of_rows[2:], 0.0, piece.causal, scale=context.scale)
+            options = {"attn_mask": _mask(piece, key.dtype), "scale": context.scale}
+            found = _backward(*of_rows[:2], *of_keys, *of_rows[2:], 0.0, piece.causal, **options)
             _cut(sums[0][:, :, rows], piece.parts).add_(found[0])
             for total, part in zip(sums[1:], found[1:], strict=True):
                 if piece.causal:
                     _cut(total[:, :, keys], piece.parts).add_(part)
                 else:
-                    total[:, :, keys] += part.sum(0, keepdim=True)
+                    total[:, :, keys].add_(part.sum(0, keepdim=True) if piece.parts > 1 else part)
         return (*sums, None, None)
 
 
@@ -126,12 +136,14 @@ def _parts(groups: int) -> int:
 
 def _cut(tensor: Tensor, parts: int) -> Tensor:
     """[1, H, parts * L, ...] -> [parts, H, L, ...], a view."""
+    if parts == 1:  # most pieces: for short ones, views take as long as the kernel
+        return tensor
     batch, heads, length, *rest = tensor.shape
     return tensor.view(batch * heads, parts, length // parts, *rest).transpose(0, 1)
 
 
 def _keys(tensor: Tensor, piece: Piece) -> Tensor:
-    return _cut(tensor, piece.parts) if piece.causal else tensor.expand(piece.parts, -1, -1, -1)
+    return _cut(tensor, piece.parts) if piece.causal or piece.parts == 1 else tensor.expand(piece.parts, -1, -1, -1)
 
 
 def _merged(
@@ -144,33 +156,115 @@ def _merged(
     lse = query.new_empty(batch, heads, length)
     for piece in pieces:
         rows, keys = slice(piece.start, piece.end), slice(piece.first, piece.last)
-        part, part_lse = _forward(query[:, :, rows], key[:, :, keys], value[:, :, keys], 0.0, piece.causal, scale=scale)
+        inputs, mask = (query[:, :, rows], key[:, :, keys], value[:, :, keys]), _mask(piece, key.dtype)
+        part, part_lse = _forward(*inputs, 0.0, piece.causal, attn_mask=mask, scale=scale)
+        whole, whole_lse = out[:, :, rows], lse[:, :, rows]
         if piece.fresh:
-            out[:, :, rows], lse[:, :, rows] = part, part_lse
+            whole.copy_(part), whole_lse.copy_(part_lse)
         else:
-            both = torch.logaddexp(lse[:, :, rows], part_lse)
-            out[:, :, rows] *= (lse[:, :, rows] - both).exp_().unsqueeze(-1)
-            out[:, :, rows] += part.mul_((part_lse - both).exp_().unsqueeze(-1))
-            lse[:, :, rows] = both
+            both = torch.logaddexp(whole_lse, part_lse)
+            whole.mul_((whole_lse - both).exp_().unsqueeze(-1)).add_(part.mul_((part_lse - both).exp_().unsqueeze(-1)))
+            whole_lse.copy_(both)
     return out, lse
 
 
-def _rectangles(tree: Tree) -> Iterator[tuple[int, int, int, int, bool]]:
-    yield tree.start, tree.start + tree.trunk, tree.start, tree.start + tree.trunk, True
-    for boundary, neighbours in groupby(tree.segments, key=lambda segment: segment.boundary):
+@dataclass(frozen=True)
+class _Shape:
+    """Queries `start` to `end` see keys `first` to `last`: all, or each those up to itself."""
+
+    start: int
+    end: int
+    first: int
+    last: int
+    causal: bool
+
+    @property
+    def cells(self) -> int:
+        """How many keys all queries see."""
+        size = self.end - self.start
+        return size * (size + 1) // 2 if self.causal else size * (self.last - self.first)
+
+
+def _blocks(tree: Tree) -> Iterator[list[_Shape]]:
+    """What the tokens of a tree see, in lists that are one piece each."""
+    trunk = _Shape(tree.start, tree.start + tree.trunk, tree.start, tree.start + tree.trunk, True)
+    branches = [shape for segment in tree.segments for shape in (_before(tree, [segment]), *_own(segment))]
+    whole = [shape for shape in (trunk, *branches) if shape.cells]
+    if _is_quicker(whole):
+        yield whole
+        return
+    yield [trunk]
+    for _, neighbours in groupby(tree.segments, key=lambda segment: segment.boundary):
         segments = list(neighbours)
-        end = segments[-1].start + segments[-1].length
-        yield segments[0].start, end, tree.start, tree.start + boundary, False
-        for segment in segments:
-            yield from _own(segment)
+        yield [_before(tree, segments)]
+        for block in _joined(segments):
+            yield from [block] if _is_quicker(block) else [[shape] for shape in block]
 
 
-def _own(segment: Segment) -> Iterator[tuple[int, int, int, int, bool]]:
+def _is_quicker(shapes: Sequence[_Shape]) -> bool:
+    """Whether one block is quicker than a call for each shape."""
+    if not shapes:
+        return False
+    start, end, first, last = _bounds(shapes)
+    unseen = (end - start) * (last - first) - sum(shape.cells for shape in shapes)
+    return unseen <= _CALL * (len(shapes) - 1)
+
+
+def _joined(segments: Sequence[Segment]) -> Iterator[list[_Shape]]:
+    """What branches see of themselves, neighbours in one list as far as their common block is the quicker for it."""
+    block: list[_Shape] = []
+    tokens = 0
+    for segment in segments:
+        own = [shape for shape in _own(segment) if shape.cells]
+        if block and 2 * tokens * segment.length > _CALL * len(own):
+            yield block
+            block, tokens = [], 0
+        block, tokens = block + own, tokens + segment.length
+    yield block
+
+
+def _before(tree: Tree, segments: Sequence[Segment]) -> _Shape:
+    """What branches on one boundary see of the trunk."""
+    end = segments[-1].start + segments[-1].length
+    return _Shape(segments[0].start, end, tree.start, tree.start + segments[0].boundary, False)
+
+
+def _own(segment: Segment) -> Iterator[_Shape]:
     """What a branch sees of itself: the prompt and the first response are one sequence, the others fork off."""
     fork = segment.start + segment.prompt
     place = fork + sum(segment.responses[:1])
-    yield segment.start, place, segment.start, place, True
+    yield _Shape(segment.start, place, segment.start, place, True)
     for length in segment.responses[1:]:
-        yield place, place + length, segment.start, fork, False
-        yield place, place + length, place, place + length, True
+        yield _Shape(place, place + length, segment.start, fork, False)
+        yield _Shape(place, place + length, place, place + length, True)
         place += length
+
+
+def _bounds(shapes: Sequence[_Shape]) -> tuple[int, int, int, int]:
+    """The first and the last of all queries, then of all keys."""
+    starts, ends, firsts, lasts = zip(*((one.start, one.end, one.first, one.last) for one in shapes), strict=True)
+    return min(starts), max(ends), min(firsts), max(lasts)
+
+
+def _piece(shapes: Sequence[_Shape], covered: int) -> Piece:
+    """One piece of all shapes; queries from `covered` on are in no earlier one."""
+    start, end, first, last = _bounds(shapes)
+    if len(shapes) == 1:
+        return Piece(start, end, first, last, shapes[0].causal, start >= covered)
+    mask = np.full((end - start, last - first), -np.inf, dtype=np.float32)
+    for shape in shapes:
+        size = shape.end - shape.start
+        seen = mask[shape.start - start : shape.end - start, shape.first - first : shape.last - first]
+        seen[:] = 0
+        if shape.causal:
+            seen += _triangle(1 << size.bit_length())[:size, :size]
+    return Piece(start, end, first, last, False, start >= covered, mask=torch.from_numpy(mask))
+
+
+@cache
+def _triangle(size: int) -> NDArray[np.float32]:
+    return np.triu(np.full((size, size), -np.inf, dtype=np.float32), 1)
+
+
+def _mask(piece: Piece, dtype: torch.dtype) -> Tensor | None:
+    return None if piece.mask is None else piece.mask.to(dtype)
