@@ -31,7 +31,7 @@ from fspo.modeling.loading import context_length, fast_dtype, load_model, load_t
 from fspo.modeling.logprobs import branch_logprobs
 from fspo.modeling.policies import is_policy, join_policies, load_policy
 from fspo.modeling.preparing import prepare_model
-from fspo.modeling.rendering import Context, EpisodeRenderer
+from fspo.modeling.rendering import REMEMBERED_TEXTS, Context, EpisodeRenderer
 from fspo.paths import expanded
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.sampling import EpisodeSampler
@@ -420,7 +420,13 @@ class _Setup:
         """Renders with the method's context."""
         limit = max_length_of(self.config, context_length(self.job.model))
         tokenizer = load_tokenizer(self.job.model)
-        return EpisodeRenderer(tokenizer, context=self.job.method.context, max_length=limit, layout=self.config.layout)
+        return EpisodeRenderer(
+            tokenizer,
+            context=self.job.method.context,
+            max_length=limit,
+            layout=self.config.layout,
+            remembered=REMEMBERED_TEXTS,
+        )
 
     @cached_property
     def read(self) -> Fitted:

@@ -19,9 +19,19 @@ from fspo.modeling.chat import ChatFormat, TurnEncoder, control_ids, takes_syste
 from fspo.modeling.layouts import DEFAULT_LAYOUT, LabelledLayout, LayoutName, Message, ShotTemplate, layout_named
 from fspo.preferences.types import Episode, Preference, Turn, as_turns
 
-__all__ = ["Branch", "Context", "EpisodeRenderer", "RenderedPrompt", "TokenizedEpisode", "common_beginning"]
+__all__ = [
+    "REMEMBERED_TEXTS",
+    "Branch",
+    "Context",
+    "EpisodeRenderer",
+    "RenderedPrompt",
+    "TokenizedEpisode",
+    "common_beginning",
+]
 
 Context = Literal["none", "shots", "description", "both"]
+REMEMBERED_TEXTS = 1024
+"""In a training or an evaluation. An id takes some 36 bytes, so texts of 1,000 tokens take 40 MB at most."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +106,7 @@ class EpisodeRenderer:
     prefix: tuple[int, ...] = ()
     """Ids in front of everything, such as virtual tokens."""
     remembered: int = 0
-    """The ids of so many texts are remembered, for a training, which reads each text many times."""
+    """The ids of so many texts are remembered, where each text is read many times."""
 
     def __post_init__(self) -> None:
         """Read the chat format and the control tokens once."""

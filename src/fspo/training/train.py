@@ -25,7 +25,7 @@ from fspo.modeling.memory import out_of_memory_explained
 from fspo.modeling.model_names import POLICY_FILE, is_hub_id, layout_note
 from fspo.modeling.policies import is_policy, load_policy, save_policy
 from fspo.modeling.preparing import prepare_model
-from fspo.modeling.rendering import Context, EpisodeRenderer
+from fspo.modeling.rendering import REMEMBERED_TEXTS, Context, EpisodeRenderer
 from fspo.paths import expanded
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.sampling import EpisodeSampler, short_users_said
@@ -80,9 +80,6 @@ MEMORY_ADVICE = (
 
 _AROUND_DRAFT = 16
 """More tokens than the words around a description have."""
-
-_REMEMBERED_TEXTS = 1024
-"""A training reads each text in many steps. An id takes some 36 bytes, so texts of 1,000 tokens take 40 MB at most."""
 
 TRAINING_FILE = "training.json"
 """What was trained on what, and whether it is finished."""
@@ -328,7 +325,7 @@ class Training:
             context=self.context,
             max_length=max_length,
             layout=self.config.layout,
-            remembered=_REMEMBERED_TEXTS,
+            remembered=REMEMBERED_TEXTS,
         )
         read = fitted_for(self.config, self.dataset, renderer)
         with read.explaining("the training part"):

@@ -15,7 +15,7 @@ from fspo.methods.adaptation import AdaptationRow, TextAdaptation
 from fspo.methods.table import ADAPTATIONS, METHODS, method
 from fspo.modeling.layouts import DEFAULT_LAYOUT, LayoutName
 from fspo.modeling.model_names import weights_of
-from fspo.modeling.rendering import Context, EpisodeRenderer
+from fspo.modeling.rendering import REMEMBERED_TEXTS, Context, EpisodeRenderer
 from fspo.preferences.types import Preference
 
 if TYPE_CHECKING:
@@ -187,7 +187,11 @@ class Weights:
             limit = reading_limit(self._max_length, self._longest, "evaluation.")
             tokenizer = self._tokenizers.get(own) or self.tokenizer
             self._renderers[context, own] = EpisodeRenderer(
-                tokenizer, context=context, max_length=limit, layout=self._layout
+                tokenizer,
+                context=context,
+                max_length=limit,
+                layout=self._layout,
+                remembered=REMEMBERED_TEXTS,
             )
         return self._renderers[context, own]
 
