@@ -16,6 +16,7 @@ from fspo.llm.cache import RequestCache
 from fspo.llm.types import Completion
 from fspo.methods.table import METHODS
 from fspo.runs.config import RunConfig, load_config
+from fspo.runs.descriptions import DESCRIPTIONS_FILE, DescriptionBook
 from fspo.runs.existing import Existing
 from fspo.runs.folder import DATA, EVALUATION, RunFolder, benchmark_part, method_part, methods_of
 from tests.synthesis.helpers import write_domain
@@ -376,6 +377,14 @@ def test_files_that_no_run_made_are_left_alone(tmp_path: Path, name: str, policy
     with pytest.raises(ConfigError, match=rf"{name} was not made by a run that is known here; name another folder"):
         make(run, DATA, policy=policy)
     assert {path.name: path.read_text() for path in run.path.iterdir()} == {name: '{"mine": 1}'}
+
+
+def test_locks_that_outlive_a_run_are_no_files_of_something_else(tmp_path: Path) -> None:
+    run = folder(tmp_path)
+    DescriptionBook(run.path / DESCRIPTIONS_FILE).edit("fspo", "ada", "Likes cats.")
+    (run.path / DESCRIPTIONS_FILE).unlink()
+    assert list(run.path.iterdir())
+    make(run, DATA)
 
 
 def test_a_configuration_written_by_hand_stays_as_it_is(tmp_path: Path) -> None:

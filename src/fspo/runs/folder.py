@@ -416,8 +416,8 @@ def _outdated(parts: Iterable[str]) -> tuple[str, ...]:
 
 
 def _is_left(place: Path) -> bool:
-    """Whether a file is what a run that was killed at its very beginning leaves."""
-    return place.name == _LOCK or (place.name.startswith(".") and place.suffix == ".tmp")
+    """Whether a file is a lock, or what a program that was killed while it wrote leaves."""
+    return place.name.startswith(".") and (place.name == _LOCK or place.suffix in (".lock", ".tmp"))
 
 
 def _domain(noted: Mapping[str, Any] | None) -> str:
