@@ -105,6 +105,20 @@ def test_bars_tell_the_time_left_of_slow_steps_by_more_than_the_last(seconds: tu
     assert f"{left // 60 % 60:02d}:{left % 60:02d}" in out.getvalue()
 
 
+def test_what_turns_out_to_be_done_leaves_the_speed_of_bars_alone() -> None:
+    out, clock = io.StringIO(), Clock()
+    with RichProgress(Console(file=out, force_terminal=True, width=100), clock=clock).task(
+        "Refining", total=1000
+    ) as task:
+        for step in range(12):
+            clock.now += 10
+            if step == 10:
+                task.skip(600)
+            task.advance(1)
+        time.sleep(0.12)  # longer than rich waits between two pictures
+    assert "1:04:40" in out.getvalue()  # 388 steps of 10 seconds
+
+
 def test_a_task_that_fails_is_not_called_done() -> None:
     out = io.StringIO()
     with pytest.raises(ValueError, match="no"), PlainProgress(out).task("Scoring", total=2):

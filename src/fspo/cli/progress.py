@@ -100,7 +100,7 @@ class RichProgress:
                 """Move the bar; what was done before the first step tells nothing of the speed."""
                 completed = bars.tasks[0].completed + steps
                 if self.counted:
-                    bars.update(identifier, completed=completed)
+                    bars.tasks[0].completed = completed  # an update would count as work of this moment
                 else:
                     shown_note.text = f"{completed:g} done before"
                     bars.reset(identifier, completed=completed)  # type: ignore[arg-type]  # parts of steps too
