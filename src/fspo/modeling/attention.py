@@ -2,7 +2,7 @@
 
 The function is registered with transformers as the attention implementation `fspo`, for every model that uses the
 attention interface. Called without a plan it is transformers' own SDPA. With a `ForestPlan` it computes what a dense
-tree mask would, so that nothing of the size S x S exists but for small trees: in large pieces where that is exact (see
+tree mask would, without a mask of S x S except for small trees: in large pieces where that is exact (see
 `rectangle_attention`), on CUDA by FlexAttention (see `flex`), else as one causal SDPA per trunk and one small one per
 branch. With any other `AttentionPlan` (see `decoding`) the plan does the work.
 """

@@ -4,8 +4,9 @@ A token's attention over several sets of keys is a mean of its attentions over e
 their log-sum-exps (as in flash attention, arXiv 2205.14135). So all branches attend to what they share of the trunk in
 one large rectangle, and to themselves in small ones: no large mask exists, and no key of the trunk is copied for a
 branch. For short texts, calling the kernel takes longer than what it computes: there, a tree, or branches next to each
-other, are one block with a mask. On the way back, each piece needs only the merged output and log-sum-exp, and
-is cut so that all threads have equally much to do: the kernel gives each thread whole groups of heads of a sequence.
+other, are one block with a mask. On the way back, each piece needs only the merged output and log-sum-exp, and all
+pieces but blocks are cut so that all threads have equally much to do: the kernel gives each thread whole groups of
+heads of a sequence.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ _WORTH_CUTTING = 64
 
 _CALL = 2000
 """Cells of a mask that take about as long as a call of the kernel: a block may have so many more for each it saves."""
+_LARGEST = 2**20
+"""Cells that a block with a mask has at most: 4 MB in single precision."""
 
 # What scaled_dot_product_attention itself runs on processors; it keeps the log-sum-exp to itself, and these return it.
 _forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
@@ -206,12 +209,13 @@ def _is_quicker(shapes: Sequence[_Shape]) -> bool:
     if not shapes:
         return False
     start, end, first, last = _bounds(shapes)
-    unseen = (end - start) * (last - first) - sum(shape.cells for shape in shapes)
-    return unseen <= _CALL * (len(shapes) - 1)
+    cells = (end - start) * (last - first)
+    unseen = cells - sum(shape.cells for shape in shapes)
+    return cells <= _LARGEST and unseen <= _CALL * (len(shapes) - 1)
 
 
 def _joined(segments: Sequence[Segment]) -> Iterator[list[_Shape]]:
-    """What branches see of themselves, neighbours in one list as far as their common block is the quicker for it."""
+    """What branches see of themselves; neighbours are in one list if one block is quicker for them."""
     block: list[_Shape] = []
     tokens = 0
     for segment in segments:

@@ -31,7 +31,8 @@ __all__ = [
 
 Context = Literal["none", "shots", "description", "both"]
 REMEMBERED_TEXTS = 1024
-"""In a training or an evaluation. An id takes some 36 bytes, so texts of 1,000 tokens take 40 MB at most."""
+"""In each of the two caches of a renderer in a training or an evaluation. An id takes some 36 bytes, so texts of 1,000
+tokens take 80 MB at most for each renderer."""
 
 
 @dataclass(frozen=True)
