@@ -525,7 +525,7 @@ def _not_saved(caller: Caller, param: str) -> ApiError:
     """The error for an answer that the user has not saved; nobody learns whether somebody else has."""
     message = (
         "You have no saved answer with this id; send the id of a completion or response of yours that was saved. "
-        f"If you have {MOST_ANSWERS:,} saved answers, delete some, since no more are saved."
+        f"None is saved while you have {MOST_ANSWERS:,} of them, or as many texts as a user may have: delete some then."
         if caller.account.keep_conversations
         else 'Your answers are not saved; switch that on with PATCH /v1/me {"keep_conversations": true}, and ask again.'
     )

@@ -172,6 +172,7 @@ class Lane:
         self._waiting, self._reading, self._running = [], [], []
         for job in jobs:
             job.deliver(error)
+        for job in jobs:
             self._release(job)
 
     def _prepare(self, model: torch.nn.Module) -> None:

@@ -180,7 +180,8 @@ class UpstreamEngine:
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError) as error:
             _LOG.warning("%s can't be reached%s.", self._address, self._way)
             raise ModelError(
-                f"{self._address} can't be reached{self._way}; start the server, or correct the address."
+                f"{self._address} can't be reached{self._way}; start the server, or correct the address"
+                f"{' or the proxy' if self._way else ''}."
             ) from error
         except (TimeoutError, aiohttp.ClientError, ValueError) as error:  # cut, silent for too long, or no HTTP
             raise self._cut(answer) from error
