@@ -120,7 +120,7 @@ def console() -> Console:
 
 
 def check_one_named(named: str | Path, config: Path | None, overrides: list[str] | None) -> None:
-    """Check that a configuration is not named beside what is taken in place of a part of it.
+    """Check that no configuration is named beside a dataset or model that replaces its own.
 
     Raises:
         ConfigError: it is, or a setting of it.

@@ -20,7 +20,8 @@ _HEADER = """\
 - 1 after a failure, also if data, a model, a store or another file that the command or the configuration names is
   missing or damaged,
 - 2 if the command or the configuration is invalid, or there is no such configuration,
-- 130 after Ctrl-C; a server (`fspo serve`, `fspo study serve`, `fspo study demo`) that listens already exits with 0.
+- 130 after Ctrl-C; a server (`fspo serve`, `fspo study serve`, `fspo study demo`) that is already listening exits
+  with 0.
 """
 
 

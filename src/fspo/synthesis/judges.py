@@ -1,4 +1,4 @@
-"""Who labels: a language model that reads descriptions, or a judge by traits, behind one way of asking."""
+"""Who labels: a language model that reads descriptions, or a judge that reads traits, behind one interface."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 TraitJudge = AttributeJudge | TopicJudge | DeclaredJudge
-"""A judge by users' traits, which is the same in both orders by construction."""
+"""A judge that reads traits, which is the same in both orders by construction."""
 
 
 class Judging(Protocol):
@@ -63,7 +63,7 @@ def pairwise_judge(config: SynthesisConfig, domain: Domain, llm: LanguageModel) 
 
 
 def by_traits(judge: TraitJudge) -> Judging:
-    """A judge by traits, which is the same in both orders by construction."""
+    """A judge that reads traits, which is the same in both orders by construction."""
 
     def judging(comparisons: Iterable[Comparison], task: Task | None = None) -> Iterator[Judgement]:
         for c in comparisons:

@@ -1,10 +1,10 @@
 """Synthetic users and preferences, from questions to a dataset; every stage leaves its files in the dataset's folder.
 
-`questions.jsonl`, `views.jsonl` (steering by views), `responses.jsonl`, `judge.json` (a judge that goes by traits),
+`questions.jsonl`, `views.jsonl` (steering by views), `responses.jsonl`, `judge.json` (a judge that reads traits),
 `people.json`, `labels/` and `undecided/` (a file for each shard of users), the dataset (`users.parquet`,
 `preferences.parquet`, `dataset.json`), `checks.json`, `README.md` (its card), `synthesis.json`, and last `splits.json`.
-Answers of language models are kept where they are asked (`fspo.llm.cache`), so that a killed call goes on from there
-and nothing is asked twice.
+Answers of language models are kept where they are asked (`fspo.llm.cache`), so that nothing is asked
+twice after a kill.
 """
 
 from __future__ import annotations

@@ -60,8 +60,8 @@ def slots_of(config: SynthesisConfig, domain: Domain) -> list[UserSlot]:
     Raises:
         ConfigError: more users are asked for than there are, nobody would be left to train on or to hold out, or an
             attribute that users are to weigh is unknown.
-        DataError: two users have the same id, the domain leaves nobody to hold out or to train on, or a user has no
-            weights for a judge by them.
+        DataError: two users have the same id, the domain leaves nobody to hold out or to train on, or the judge
+            needs weights and a user has none.
     """
     users = domain.users
     if users.directions is not None:
