@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -28,9 +29,20 @@ def test_every_way_is_measured_alone_and_beside_a_busy_program(
     assert page.count("\n| sleeping | ") == page.count("\n| chosen | ") == 1
 
 
-def test_a_measurement_finds_its_program_and_chooses_its_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_measurement_finds_its_program_and_chooses_its_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     environment = busy_machine._environment()
     assert "OMP_NUM_THREADS" not in environment
     found = "import importlib.util, sys; sys.exit(importlib.util.find_spec('benchmarks.busy_machine') is None)"
-    subprocess.run([sys.executable, "-c", found], env=environment, check=True)
+    subprocess.run([sys.executable, "-c", found], env=environment, cwd=tmp_path, check=True)
+
+
+def test_threads_that_sleep_wait_passively(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(command: list[str], env: dict[str, str], **_: object) -> SimpleNamespace:
+        return SimpleNamespace(returncode=0, stdout=json.dumps({"passive": env.get("OMP_WAIT_POLICY") == "PASSIVE"}))
+
+    monkeypatch.setattr(busy_machine, "subprocess", SimpleNamespace(run=run, PIPE=subprocess.PIPE))
+    jobs = [busy_machine.Job(way) for way in ("sleeping", "chosen")]
+    assert [busy_machine._measure(job)["passive"] for job in jobs] == [True, False]

@@ -64,10 +64,22 @@ def dense_visibility(forest: Forest, window: int | None) -> torch.Tensor:
     return visible
 
 
-@given(forests(), st.one_of(st.none(), st.integers(1, 12)), st.sampled_from([(4, 4), (4, 2), (3, 1)]))
-def test_pieces_equal_one_dense_mask(forest: Forest, window: int | None, heads: tuple[int, int]) -> None:
+CALLS = [0, 10, 60, 10_000]
+"""How long a call takes: no block with a mask is quicker, some of the branches are, some trees are, all trees are."""
+
+
+@given(
+    forest=forests(),
+    window=st.one_of(st.none(), st.integers(1, 12)),
+    heads=st.sampled_from([(4, 4), (4, 2), (3, 1)]),
+    call=st.sampled_from(CALLS),
+)
+def test_pieces_equal_one_dense_mask(
+    forest: Forest, window: int | None, heads: tuple[int, int], call: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if forest.length == 0:
         return
+    monkeypatch.setattr(rectangle_attention, "_CALL", call)
     generator = torch.Generator().manual_seed(forest.length)
     query, key, value = (
         torch.randn(1, count, forest.length, 8, generator=generator) for count in (heads[0], *heads[1:] * 2)
@@ -87,10 +99,6 @@ def test_masks_are_made_once_for_all_layers_and_are_never_square() -> None:
     for layer in range(3):
         plan.attend(layer, query, query, query, 0.5, 1000, 0.0)
     assert sum(mask.numel() for mask in plan._masks.values()) == 8 * 208
-
-
-CALLS = [0, 10, 60, 10_000]
-"""How long a call takes: no block with a mask is quicker, some of the branches are, some trees are, all trees are."""
 
 
 @pytest.mark.parametrize("parts", [1, 2, 3])

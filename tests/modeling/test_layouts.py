@@ -68,7 +68,7 @@ SHOTS = (
 def test_a_server_that_is_given_the_messages_reads_the_ids(kind: str, backend: str, layout: LayoutName) -> None:
     own = tokenizer_of(kind, backend, plain=())
     renderer = EpisodeRenderer(own, context="both", layout=layout)
-    for prompt, count, told in product(PROMPTS, (0, len(SHOTS)), ("", "I loved every minute!")):
+    for prompt, count, told in product(PROMPTS, (0, 2, len(SHOTS)), ("", "I loved every minute!")):
         rendered = renderer.render_prompt(SHOTS[:count], prompt, told)
         asked = own.apply_chat_template(
             renderer.messages(SHOTS[:count], prompt, told),

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from benchmarks.naive import naive_logprobs, response_logprobs
 from fspo.errors import ModelError
-from fspo.modeling import logprobs
+from fspo.modeling import logprobs, rectangle_attention
 from fspo.modeling.logprobs import branch_logprobs
 from fspo.modeling.reduction import Reduction
 from fspo.modeling.rendering import Branch, TokenizedEpisode
@@ -21,6 +21,8 @@ CASES = [
     *((kind, both, both) for kind in KINDS for both in (False, True)),
 ]
 """Architecture, adapters, checkpointing. Neither of these depends on the architecture, so each alone has one."""
+CALLS = [0, 100, 2000]
+"""How many cells a call of the attention's kernel is worth: without masked blocks, with some, all trees masked."""
 LOGPROB_TOLERANCE = 1e-4
 GRADIENT_TOLERANCE = 1e-4
 
@@ -39,12 +41,15 @@ def gradients(model: Any, results: list[logprobs.BranchLogprobs]) -> torch.Tenso
 
 
 @pytest.mark.parametrize(("kind", "lora", "checkpointing"), CASES)
-def test_equals_one_sequence_per_response_with_its_gradients(kind: str, lora: bool, checkpointing: bool) -> None:
+def test_equals_one_sequence_per_response_with_its_gradients(
+    kind: str, lora: bool, checkpointing: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = build(kind, lora=lora, checkpointing=checkpointing)
 
     @settings(max_examples=6)
-    @given(st.lists(episodes(), min_size=1, max_size=2))
-    def check(some: list[TokenizedEpisode]) -> None:
+    @given(st.lists(episodes(), min_size=1, max_size=2), st.sampled_from(CALLS))
+    def check(some: list[TokenizedEpisode], call: int) -> None:
+        monkeypatch.setattr(rectangle_attention, "_CALL", call)
         shared = branch_logprobs(model, some)
         shared_gradients = gradients(model, shared)
         naive = naive_logprobs(model, some)

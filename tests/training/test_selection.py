@@ -47,9 +47,10 @@ def run(model: Path, out: Path, **changes: Any) -> Path:
 
 
 def copied_on_the_way(model: Path, out: Path, **changes: Any) -> Path:
-    """The same; beside `out` stay copies of it, as a kill leaves it.
+    """The same; beside `out` are copies of it, each as a kill at that moment leaves it.
 
-    They are `before-STEP` and `after-STEP` a best step's weights are kept, and `unwritten`, before the policy is.
+    `before-STEP` and `after-STEP` are those around the keeping of a best step's weights; `unwritten` is the one before
+    the policy is written.
     """
     keep, write = trainer.save_best, train.save_policy
 
@@ -135,7 +136,7 @@ def test_interrupted_and_continued_it_keeps_the_same_step(
 def test_killed_where_it_hurts_most_it_keeps_the_same_step(
     kept: Path, tiny_model_path: Path, tmp_path: Path, where: str
 ) -> None:
-    """Between the figures and the weights of the best step; right after these; and while the policy is written."""
+    """Between the figures and the weights of the best step; right after these; and before the policy is written."""
     best = read_json(kept / TRAINING_FILE)["kept_step"]
     shutil.copytree(kept.parent / where.format(best), tmp_path / "cut")
     assert not is_policy(tmp_path / "cut")
@@ -161,6 +162,17 @@ def test_it_stops_when_nothing_gets_better(tiny_model_path: Path, tmp_path: Path
         run(tiny_model_path, cut, **settings)
     assert same(weights(cut), weights(whole))
     assert figures(cut) == figures(whole)
+
+
+def test_killed_before_its_policy_is_written_a_plain_training_keeps_what_it_learned(
+    tiny_model_path: Path, tmp_path: Path
+) -> None:
+    settings = {"keep_best": False, "evaluate_every": 0, "steps": 4}
+    whole = copied_on_the_way(tiny_model_path, tmp_path / "whole", **settings)
+    with pytest.MonkeyPatch.context() as patch:
+        interrupted_after(patch, 0)
+        run(tiny_model_path, tmp_path / "unwritten", **settings)
+    assert same(weights(tmp_path / "unwritten"), weights(whole))
 
 
 def test_what_is_evaluated_is_part_of_such_a_training(kept: Path, tiny_model_path: Path, tmp_path: Path) -> None:

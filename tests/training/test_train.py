@@ -1,4 +1,4 @@
-"""Training from end to end: what it leaves behind, repeated, killed and continued."""
+"""Training from end to end: what it leaves behind, repeated, interrupted and continued."""
 
 from __future__ import annotations
 
