@@ -116,7 +116,7 @@ def make(folder: Path, config: SynthesisConfig, kills: int, rng: random.Random, 
     """Make a dataset in processes of its own, which are killed so many times."""
     folder.mkdir(parents=True)
     # A few more are asked than these, so that every kill comes before the end.
-    expected = 2 * (config.users or 0) * config.pairs
+    expected = 2 * (config.users or 0) * config.pairs + (config.questions or 0) * config.responses
     moments = sorted(rng.randrange(expected // 100, expected * 9 // 10) for _ in range(kills))
     made = Made(folder)
     while not (folder / "seconds.json").exists():
