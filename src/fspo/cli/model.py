@@ -206,11 +206,13 @@ def push(
       fspo model push runs/demo/methods/fspo me/my-fspo --whole --dtype bfloat16 --public
     """
     from fspo.modeling.loading import check_dtype
+    from fspo.modeling.policies import check_whole
     from fspo.modeling.publishing import goes_whole, publish
 
     out = console()
     check_dtype(dtype)
     policy = policy_in(policy) or policy
+    check_whole(policy)
     whole = whole or goes_whole(policy)
     if not whole and dtype != "float32":
         raise ConfigError("--dtype is for whole weights; add --whole, or leave --dtype out.")

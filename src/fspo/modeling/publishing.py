@@ -15,9 +15,10 @@ from huggingface_hub import HfApi, ModelInfo
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
 
 from fspo.errors import ConfigError, FspoError, ModelError
+from fspo.modeling.loading import check_dtype
 from fspo.modeling.merging import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from fspo.modeling.model_names import is_hub_id
-from fspo.modeling.policies import PolicyCard, export_policy, read_card
+from fspo.modeling.policies import PolicyCard, check_whole, export_policy, read_card
 from fspo.modeling.quiet import quietly
 from fspo.printing import option, reason_of
 
@@ -63,13 +64,17 @@ def publish(folder: Path, repo: str, *, private: bool = True, whole: bool = Fals
     weights: float32, bfloat16 or float16.
 
     Raises:
-        ModelError: there is no policy, or the hub can't be reached or refuses.
-        ConfigError: `repo` is no name of a repository, or holds files of somebody else that would be lost.
+        ModelError: there is no policy, its method has weights beside the model, or the hub can't be reached or refuses.
+        ConfigError: `dtype` is unknown, or `repo` is no name of a repository, or holds files of somebody else that
+            would be lost.
     """
     card = read_card(folder)
+    check_whole(folder)
+    check_dtype(dtype)
     whole = whole or goes_whole(folder)
     api = HfApi()
-    # What the hub refuses is said before the weights are merged, which may take minutes.
+    # The hub is asked before the weights are merged, which may take minutes; only creating the repository shows that it
+    # may be written. A failure after that (no base model, a full disk) leaves a new repository empty.
     with _explained(repo), quietly():
         if not whole and not api.repo_exists(card.base):
             raise ModelError(
@@ -94,7 +99,7 @@ def publish(folder: Path, repo: str, *, private: bool = True, whole: bool = Fals
 
 
 def _check_ours(there: ModelInfo, sent: Set[str]) -> None:
-    """Check that sending these loses nothing that no upload has put there; the card's tag says whether one has."""
+    """Check that the upload replaces or deletes only files of earlier uploads; the card's tag marks those."""
     if _TAG in (there.tags or ()):
         return
     names = sorted(file.rfilename for file in there.siblings or ())
