@@ -255,6 +255,21 @@ def test_the_registration_is_written_where_an_earlier_call_could_not(
     assert json.loads(file.read_text()) == before
 
 
+def test_a_folder_that_nothing_is_written_into_may_be_read_only(
+    study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_only(path: Path, *, inside: bool = False) -> None:
+        raise StorageError(f"{path} can't be written.")
+
+    monkeypatch.setattr("fspo.serving.listening.listen", lambda *_, **__: None)
+    monkeypatch.setattr("fspo.study.arms.open_engines", lambda *_: {})
+    serve = ("serve", study_file, "--store", tmp_path / "store")
+    call(*serve)
+    monkeypatch.setattr("fspo.files.check_writable", read_only)
+    call("serve", study_file, code=1)  # its store would be there
+    call(*serve)
+
+
 def test_the_registration_on_disk_has_the_weights_once_they_are_known(
     study_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

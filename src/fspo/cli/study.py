@@ -314,12 +314,13 @@ def _serve(config: StudyConfig, host: str, port: int, store: str | None, *, acce
     from fspo.study.app import create_study_app
     from fspo.study.arms import check_endpoints, check_shots, layout_notes, load_models, open_engines, weights_of_arms
     from fspo.study.material import load_material
-    from fspo.study.registration import registration_of
+    from fspo.study.registration import REGISTRATION_FILE, registration_of
 
     with bound(host, port) as place:
         quiet()
         check_place(store or config.output)
-        check_writable(config.output, inside=True)
+        if store is None or not (config.output / REGISTRATION_FILE).exists():
+            check_writable(config.output, inside=True)
         material, models = load_material(config), load_models(config)
         registration = registration_of(config, material, weights_of_arms(config))
         out = console()
