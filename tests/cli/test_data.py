@@ -219,6 +219,16 @@ def test_a_split_says_which_share_holds_out_enough_users_for_intervals(tmp_path:
     assert len(splits.users["test"]) == 3 and len(splits.questions["test"]) == 2  # as many questions as before
 
 
+def test_the_split_that_is_suggested_repeats_the_options_of_the_call(tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    assert fspo("import", jsonl(tmp_path / "ratings.jsonl", rows(users=12)), folder).exit_code == 0
+    options = ["--test-questions", "0.4", "--validation", "0.1", "--seed", "12345678"]
+    for mode in (["--dry-run"], [], ["--overwrite"]):
+        said = fspo("split", folder, *options, *mode).output
+        more = [] if "--dry-run" in mode else ["--overwrite"]
+        assert proposed(said) == ["split", str(folder), "--test-users", "0.25", *options, *more]
+
+
 def test_a_table_with_a_blank_in_its_name_is_in_quotes_in_the_command_that_imports_it(tmp_path: Path) -> None:
     table = jsonl(tmp_path / "my ratings.jsonl", rows())
     assert proposed(fspo("split", table).stderr) == ["import", str(table), "FOLDER"]

@@ -49,6 +49,8 @@ from fspo.runs.datasets import (
 
 __all__ = ["app", "export", "from_store", "import_", "show", "split", "validate"]
 
+_HELD_OUT = 0.2
+"""Of users and of questions, held out by default."""
 _HELP = """Import, export, validate, show and split preference datasets.
 
 Examples:
@@ -369,10 +371,12 @@ def _share(value: float) -> float:
 @add_verb(app, "split")
 def split(
     folder: Annotated[Path, typer.Argument(help="Folder of the dataset.")],
-    test_users: Annotated[float, typer.Option(callback=_share, help="Share of the users held out for testing.")] = 0.2,
+    test_users: Annotated[
+        float, typer.Option(callback=_share, help="Share of the users held out for testing.")
+    ] = _HELD_OUT,
     test_questions: Annotated[
         float, typer.Option(callback=_share, help="Share of the questions held out for testing.")
-    ] = 0.2,
+    ] = _HELD_OUT,
     validation: Annotated[float, typer.Option(callback=_share, help="Share of both for validation.")] = 0.0,
     seed: Annotated[int, typer.Option(help="Same seed, same splits.")] = 0,
     config: ConfigFile = None,
@@ -410,8 +414,10 @@ def split(
     if not dry_run:
         splits.save(path)
     console().print(f"{'Would write' if dry_run else 'Written to'} {path}: {sizes}.", markup=False)
-    train = splits.part(dataset, "train")
-    notes = (few_held_out(folder, dataset, splits, episodes), few_trained_on(splits), short_to_train(train, episodes))
+    options = (("test-questions", test_questions, _HELD_OUT), ("validation", validation, 0), ("seed", seed, 0))
+    given = {name: value for name, value, default in options if value != default}
+    few = few_held_out(folder, dataset, splits, episodes, given)
+    notes = (few, few_trained_on(splits), short_to_train(splits.part(dataset, "train"), episodes))
     for note in filter(None, notes):
         console().print(note, markup=False)
 

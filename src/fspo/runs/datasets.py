@@ -334,10 +334,17 @@ class EpisodeSize:
             return 0
 
 
-def few_held_out(folder: Path, dataset: PreferenceDataset, splits: Splits, sizes: Iterable[EpisodeSize]) -> str:
+def few_held_out(
+    folder: Path,
+    dataset: PreferenceDataset,
+    splits: Splits,
+    sizes: Iterable[EpisodeSize],
+    given: Mapping[str, float] | None = None,
+) -> str:
     """That too few users are held out for intervals, and the command that holds out enough.
 
     Empty if there are enough, or none. No command is proposed that leaves too little for episodes of these sizes.
+    `given` are the options of the `fspo data split` that made the splits, which the command repeats.
     """
     from fspo.evaluation.statistics.intervals import MINIMUM_USERS
 
@@ -347,7 +354,7 @@ def few_held_out(folder: Path, dataset: PreferenceDataset, splits: Splits, sizes
     said = f"{_only(held_out, total)} held out, and intervals need at least {MINIMUM_USERS}"
     share = math.ceil(100 * MINIMUM_USERS / total) / 100
     questions = {} if splits.questions["test"] else {"test-questions": _SOME_QUESTIONS}
-    proposed = _proposed(folder, dataset, splits, {"test-users": share, **questions}, sizes)
+    proposed = _proposed(folder, dataset, splits, {"test-users": share, **questions}, sizes, given)
     return f"{said}: `{proposed}` holds out enough." if proposed else f"{said}: collect preferences of more users."
 
 
@@ -445,27 +452,41 @@ def larger_test(
 
 
 def _proposed(
-    folder: Path, dataset: PreferenceDataset, splits: Splits, shares: Mapping[str, float], sizes: Iterable[EpisodeSize]
+    folder: Path,
+    dataset: PreferenceDataset,
+    splits: Splits,
+    shares: Mapping[str, float],
+    sizes: Iterable[EpisodeSize],
+    given: Mapping[str, float] | None = None,
 ) -> str:
-    """The command that divides a dataset by these shares, and otherwise as now if it has a `splits.json`.
+    """The command that divides a dataset by these shares and, for the rest, by the `given` options.
+
+    Without `given`, the rest is divided as now if the dataset has a `splits.json`.
 
     Empty if there would be too few users to learn from by episodes of one of these sizes, and now there are more.
     """
     from fspo.evaluation.statistics.intervals import MINIMUM_USERS
 
     divided = (folder / SPLITS_FILE).exists()
-    options = {**shares, **{name: share for name, share in _shares(splits).items() if divided and name not in shares}}
-    given: dict[str, Any] = {name.replace("-", "_"): share for name, share in options.items()}
+    if given is None:
+        given = _shares(splits) if divided else {}
+    options = {**shares, **{name: value for name, value in given.items() if name not in shares}}
+    named: dict[str, Any] = {name.replace("-", "_"): value for name, value in options.items()}
     try:
-        then = dataset.split(**given).train
+        then = dataset.split(**named).train
     except (ConfigError, DataError):
         return ""
     now = splits.part(dataset, "train")
     anything = EpisodeSize(0, 1, skip_short_users=True)
     if any(size.users(then) < min(size.users(now), MINIMUM_USERS) for size in (anything, *sizes)):
         return ""
-    words = [word for name, share in options.items() for word in (f"--{name}", f"{share:g}")]
+    words = [word for name, value in options.items() for word in (f"--{name}", _in_words(value))]
     return command("fspo", "data", "split", folder, *words, *(["--overwrite"] if divided else []))
+
+
+def _in_words(value: float) -> str:
+    """A share, or a seed with all its digits."""
+    return str(value) if isinstance(value, int) else f"{value:g}"
 
 
 def _shares(splits: Splits) -> dict[str, float]:
