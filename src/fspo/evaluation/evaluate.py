@@ -203,7 +203,8 @@ class _Stages:
     def measure(self, external: Sequence[ExternalRewardModel]) -> Estimates:
         """Let all methods and reward models be scored, answer and be judged; gives method -> measure -> estimate."""
         evaluation, scoring, answering, judging = self.evaluation, self.scoring, self.answering, self.judging
-        # First, since somebody's own function may fail. A model that chooses answers too is loaded once, for both.
+        # First, since somebody's own function may fail. A model that chooses answers too is loaded once, for both, when
+        # the policies have answered: an error of it shows only then, and their answers are on disk.
         later = [model for model in external if model.loads and answering.draws_candidates]
         scored = {model.name: self._scored(model) for model in external if model not in later}
         self._use_weights(external=bool(external))
