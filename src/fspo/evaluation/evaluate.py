@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeVar
@@ -56,6 +56,7 @@ from fspo.methods.table import METHODS
 from fspo.modeling.memory import out_of_memory_explained
 from fspo.modeling.model_names import layout_note
 from fspo.preferences.dataset import PreferenceDataset
+from fspo.preferences.types import Preference
 from fspo.progress import Progress, Silent
 from fspo.records import write_record, write_records
 
@@ -89,6 +90,7 @@ def evaluate(
     endpoints: EndpointPool | None = None,
     costs: Mapping[str, Mapping[str, float]] | None = None,
     adaptations: Mapping[str, AdaptationRow] | None = None,
+    row_number: Callable[[Preference], int] | None = None,
     progress: Progress | None = None,
 ) -> dict[str, dict[str, dict[str, Any]]]:
     """Measure every method and write `metrics.json`, and the files it depends on, into `out` (docs/evaluation.md).
@@ -114,6 +116,7 @@ def evaluate(
         costs: method -> what it took, such as `train_seconds` and `parameters`, for `details.json`.
         adaptations: method -> settings, of methods that adapt the policy to each user; by default the usual ones.
         endpoints: opens the endpoints that `config` names; by default each has its answers and its budget in `out`.
+        row_number: gives the row of a preference in its file, to say what is left out.
         progress: shows the stages.
 
     Returns:
@@ -132,7 +135,7 @@ def evaluate(
             measured = evaluate(
                 config, dataset, policies, model=model, out=out, results=results, judge=judge, train=train,
                 reward_models=reward_models, trials=trials, judges=judges, endpoints=own, costs=costs,
-                adaptations=adaptations, progress=progress,
+                adaptations=adaptations, row_number=row_number, progress=progress,
             )  # fmt: skip
             for line in own.spent():
                 shown.say(line)
@@ -163,7 +166,7 @@ def evaluate(
     if not jury:
         config = config.for_reading()
     config = config.with_rungs(k for row in provenance.values() for k in row.shots)
-    read = measurable(config, dataset, policies, weights.renderer, trials=trials, say=shown.say)
+    read = measurable(config, dataset, policies, weights.renderer, trials=trials, row_number=row_number, say=shown.say)
     external = _external_models(config, reward_models or {}, endpoints, shown)
     evaluation = Evaluation(
         config, read.dataset, read.trials, list(policies), weights, out, shown, endpoints, judge, train, provenance

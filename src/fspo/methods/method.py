@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from fspo.judging.judge import Judge
     from fspo.llm.pool import EndpointPool
     from fspo.preferences.dataset import PreferenceDataset
+    from fspo.preferences.types import Preference
     from fspo.progress import Progress
     from fspo.training.companion import Companion
     from fspo.training.steps import Observer
@@ -54,6 +55,8 @@ class Job:
     """Folder of the vectors of responses that all methods of a run share."""
     endpoints: EndpointPool | None = None
     """Opens the endpoints that the settings name."""
+    row_number: Callable[[Preference], int] | None = None
+    """Gives the row of a preference in its file, to say what is left out."""
 
 
 def train_once(job: Job, companion: Companion | None = None) -> Path:
@@ -72,6 +75,7 @@ def train_once(job: Job, companion: Companion | None = None) -> Path:
         observer=job.observer,
         callbacks=job.callbacks,
         companion=companion,
+        row_number=job.row_number,
     )
 
 

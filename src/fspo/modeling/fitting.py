@@ -82,25 +82,24 @@ class Fitted:
     left_out: tuple[LongRow, ...] = ()
     limit: int = 0
     """Most tokens of those that are left."""
+    number: Callable[[Preference], int] | None = None
+    """Gives the row of a preference in the file that a person knows, if there is one."""
 
-    def said(self, of: str, number: Callable[[Preference], int] | None = None) -> list[str]:
-        """A sentence on what was left out, if anything was.
-
-        `of` says whose preferences they are; `number` gives the row of one in the file that a person knows.
-        """
+    def said(self, of: str) -> list[str]:
+        """A sentence on what was left out, if anything was; `of` says whose preferences they are."""
         if not self.left_out:
             return []
         count, first = len(self.left_out), self.left_out[0]
         return [
             f"Left out: {count:,} of {count + len(self.dataset):,} preferences of {of}, longer than the limit of "
-            f"{self.limit:,} tokens; {first.said(number(first.preference) if number else None)}."
+            f"{self.limit:,} tokens; {first.said(self.number(first.preference) if self.number else None)}."
         ]
 
     @contextmanager
-    def explaining(self, of: str, number: Callable[[Preference], int] | None = None) -> Iterator[None]:
+    def explaining(self, of: str) -> Iterator[None]:
         """Let an error about what is left name what was left out: without it, the error names too small a number.
 
-        The arguments are those of `said`.
+        `of` is that of `said`.
 
         Raises:
             DataError: the error, with that sentence.
@@ -108,7 +107,7 @@ class Fitted:
         try:
             yield
         except DataError as error:
-            said = self.said(of, number)
+            said = self.said(of)
             if not said:
                 raise
             if isinstance(error, TooFewPreferences):
@@ -167,4 +166,4 @@ def fitted(
         )
     numbers = {row.number for row in found}
     kept = (row for place, row in enumerate(dataset, 1) if place not in numbers)
-    return Fitted(PreferenceDataset(dataset.users, kept), tuple(found), limit)
+    return Fitted(PreferenceDataset(dataset.users, kept), tuple(found), limit, number)

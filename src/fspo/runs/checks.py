@@ -23,11 +23,11 @@ from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.hub import HUB
 from fspo.preferences.sampling import EpisodeSampler, TooFewPreferences, check_no_leak, short_users_said
 from fspo.preferences.splits import Splits
-from fspo.preferences.types import Preference, Split
+from fspo.preferences.types import Split
 from fspo.runs.config import RunConfig, training_endpoints
 from fspo.runs.datasets import EpisodeSize, larger_test
 from fspo.runs.folder import RunFolder, methods_of
-from fspo.runs.training_data import TrainingPart, merged, training_parts
+from fspo.runs.training_data import TrainingPart, merged, row_numbers, training_parts
 from fspo.synthesis.domain import load_domain
 from fspo.synthesis.synthesize import check_plan
 from fspo.training.config import SMOOTHED, TrainingConfig
@@ -230,7 +230,7 @@ def _check_test_part(
     config = folder.config.evaluation
     read = reading.evaluated(test) if reading is not None and len(test) else Fitted(test)
     try:
-        with read.explaining("the test part", None if reading is None else reading.number):
+        with read.explaining("the test part"):
             build_trials(read.dataset, config.model_copy(update={"user_swap": False}))
             return short_users_said(short_users(read.dataset, config), "the test part")
     except TooFewPreferences as error:
@@ -285,7 +285,7 @@ def _check_training(
         if config.objective in SMOOTHED:
             _check_labels(part)
         try:
-            with read.explaining("the training part", None if reading is None else reading.number):
+            with read.explaining("the training part"):
                 sampler = _sampler(read.dataset, row, config, skip=config.skip_short_users)
         except TooFewPreferences as error:
             skip = "" if error.everybody else f", or set {named('skip_short_users')} to leave them out"
@@ -304,12 +304,12 @@ def _check_labels(part: TrainingPart) -> None:
     Raises:
         DataError: naming the first row that does not.
     """
-    numbers = {id(row): number for number, row in enumerate(part.whole, 1)}
+    number = row_numbers(part.whole)
     for row in part.train:
         try:
             _ = row.label_noise
         except DataError as error:
-            raise DataError(f"{part.folder / 'preferences.parquet'}, row {numbers[id(row)]}: {error}") from error
+            raise DataError(f"{part.folder / 'preferences.parquet'}, row {number(row)}: {error}") from error
 
 
 def _named(config: RunConfig, method: str, setting: str) -> str:
@@ -329,7 +329,7 @@ class _Reading:
         from fspo.modeling.loading import context_length, load_tokenizer
 
         self._config, self._file = folder.config, str(data / "preferences.parquet")
-        self._numbers = {id(row): number for number, row in enumerate(dataset, 1)}
+        self._number = row_numbers(dataset)
         self._tokenizer, self._context = load_tokenizer(model), context_length(model)
         self.lines: list[str] = []
 
@@ -343,7 +343,7 @@ class _Reading:
 
         limit = max_length_of(config, self._context)
         named: dict[str, Any] = {"setting": _named(self._config, row.name, "long_rows")}
-        named |= {"file": self._file, "number": self.number}
+        named |= {"file": self._file, "number": self._number}
         read = fitted_for(config, train, self._renderer(row.shown, limit), **named)
         return self._left(read, "the training part")
 
@@ -358,16 +358,12 @@ class _Reading:
         rooms = rooms_of(
             config, [row.name for row in methods_of(self._config)], lambda context, _: self._renderer(context, limit)
         )
-        named: dict[str, Any] = {"setting": "evaluation.long_rows", "file": self._file, "number": self.number}
+        named: dict[str, Any] = {"setting": "evaluation.long_rows", "file": self._file, "number": self._number}
         return self._left(fitted(test, rooms, config.long_rows, **named), "the test part")
 
     def _renderer(self, context: Any, limit: int | None) -> EpisodeRenderer:
         return EpisodeRenderer(self._tokenizer, context=context, max_length=limit, layout=self._config.layout)
 
-    def number(self, preference: Preference) -> int:
-        """The row of a preference in the run's data."""
-        return self._numbers[id(preference)]
-
     def _left(self, read: Fitted, of: str) -> Fitted:
-        self.lines += [line for line in read.said(of, self.number) if line not in self.lines]
+        self.lines += [line for line in read.said(of) if line not in self.lines]
         return read

@@ -33,7 +33,7 @@ from fspo.runs.folder import DATA, EVALUATION, RunFolder, method_part, methods_o
 from fspo.runs.model_cards import model_card
 from fspo.runs.readers import fit_readers, fitted_readers
 from fspo.runs.threads import use_threads
-from fspo.runs.training_data import merged, observer_of, training_parts
+from fspo.runs.training_data import merged, observer_of, row_numbers, training_parts
 from fspo.runs.training_plan import planned_trainings, remaining, seconds_of_token, table
 from fspo.runs.unused_settings import check_unused_settings
 from fspo.runs.writers import (
@@ -114,7 +114,7 @@ def train(
     for line in check_unused_settings(folder.config, chosen, begun=True):
         progress.say(line)
     parts, validation = training_parts(folder, whole, splits), splits.part(whole, "validation")
-    dataset = merged(parts)
+    dataset, row_number = merged(parts), row_numbers(*(part.whole for part in parts))
     follow = [name for name, each in folder.config.training.items() if name in chosen and each.follows_observer]
     observer = observer_of(parts, follow[0], folder.config.seed) if follow else None
     trainings = planned_trainings(folder, chosen, dataset, folder.config.model)
@@ -154,6 +154,7 @@ def train(
                     callbacks=(first_steps,),
                     embeddings=folder.embeddings,
                     endpoints=endpoints,
+                    row_number=row_number,
                 )
             )
             if processes.is_first():
@@ -195,6 +196,7 @@ def evaluate(folder: RunFolder, progress: Progress) -> dict[str, Any]:
             costs=training_costs(folder),
             adaptations=folder.config.adaptations,
             endpoints=endpoints,
+            row_number=row_numbers(dataset),
             progress=progress,
         )
         say_spent(folder, endpoints, progress)

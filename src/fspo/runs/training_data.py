@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
@@ -14,11 +14,11 @@ from fspo.judging.by_topic import load_judge
 from fspo.judging.observer import Observer, prior_of
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.splits import Splits
-from fspo.preferences.types import Episode
+from fspo.preferences.types import Episode, Preference
 from fspo.runs.config import RunConfig
 from fspo.runs.folder import RunFolder
 
-__all__ = ["ObserverBySource", "TrainingPart", "merged", "observer_of", "other_parts", "training_parts"]
+__all__ = ["ObserverBySource", "TrainingPart", "merged", "observer_of", "other_parts", "row_numbers", "training_parts"]
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,12 @@ def merged(parts: Sequence[TrainingPart]) -> PreferenceDataset:
         return reduce(PreferenceDataset.merge, (part.train for part in parts))
     except DataError as error:
         raise DataError(f"also_train: {error}") from error
+
+
+def row_numbers(*datasets: PreferenceDataset) -> Callable[[Preference], int]:
+    """Gives the row of a preference in the file of its dataset, from 1; parts of a dataset hold the same objects."""
+    numbers = {id(row): number for dataset in datasets for number, row in enumerate(dataset, 1)}
+    return lambda preference: numbers[id(preference)]
 
 
 class ObserverBySource:

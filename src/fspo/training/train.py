@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -29,7 +29,7 @@ from fspo.modeling.rendering import REMEMBERED_TEXTS, Context, EpisodeRenderer
 from fspo.paths import expanded
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.sampling import EpisodeSampler, short_users_said
-from fspo.preferences.types import Episode
+from fspo.preferences.types import Episode, Preference
 from fspo.printing import counted
 from fspo.progress import Progress, Silent
 from fspo.training.adapters import frozen_copy, prepare_weights
@@ -109,6 +109,7 @@ def train_policy(
     callbacks: Sequence[TrainerCallback | type[TrainerCallback]] = (),
     episodes: Sequence[Episode] = (),
     companion: Companion | None = None,
+    row_number: Callable[[Preference], int] | None = None,
 ) -> Path:
     """Train a policy and write it to `out`, beside `training.json` and `metrics.jsonl`.
 
@@ -130,6 +131,7 @@ def train_policy(
         episodes: train on these again and again, shuffled, and not on episodes drawn from `dataset`. The model must be
             able to read their queries whole.
         companion: weights of a method's own, trained beside the adapters.
+        row_number: gives the row of a preference in its file, to say what is left out.
 
     Returns:
         `out`, which holds a `policy.json`.
@@ -154,6 +156,7 @@ def train_policy(
         tuple(callbacks),
         tuple(episodes),
         companion,
+        row_number,
     )
     if not training.is_finished():
         training.run(training.loop(), progress or Silent())
@@ -202,6 +205,8 @@ class Training:
     """To be trained on in the place of episodes drawn from the dataset."""
     companion: Companion | None = None
     """Weights of a method's own, trained beside the adapters."""
+    row_number: Callable[[Preference], int] | None = None
+    """Gives the row of a preference in its file, to say what is left out."""
     sampler: Episodes = field(init=False)
     identity: dict[str, Any] = field(init=False)
     """What decides which weights come out, ready for JSON; taken before training changes a model in memory."""
@@ -327,7 +332,7 @@ class Training:
             layout=self.config.layout,
             remembered=REMEMBERED_TEXTS,
         )
-        read = fitted_for(self.config, self.dataset, renderer)
+        read = fitted_for(self.config, self.dataset, renderer, number=self.row_number)
         with read.explaining("the training part"):
             sampler = self._episodes(read.dataset) if read.left_out else self.sampler
         measured = self.validation if self.config.evaluate_every else None

@@ -52,11 +52,13 @@ def measurable(
     renderer: Callable[[MethodContext, str], EpisodeRenderer],
     *,
     trials: Sequence[Trial] | None = None,
+    row_number: Callable[[Preference], int] | None = None,
     say: Callable[[str], object],
 ) -> Measurable:
     """The trials and the rest of the test part that every method can read; what is left out is said.
 
-    `trials` are by default drawn from the dataset as `config` says.
+    `trials` are by default drawn from the dataset as `config` says; `row_number` gives the row of a preference in its
+    file.
 
     Raises:
         DataError: preferences are too long and refused, or a user has too few that are not.
@@ -69,7 +71,7 @@ def measurable(
             say(f"Left out: {too_long} queries that some method can't read whole.")
         # The trials are checked; of the rest no row stops an evaluation that does not measure it.
         return Measurable(fitted(dataset, rooms, "leave-out", setting=setting).dataset, found, too_long)
-    read = fitted(dataset, rooms, config.long_rows, setting=setting, file="The test part")
+    read = fitted(dataset, rooms, config.long_rows, setting=setting, file="The test part", number=row_number)
     with read.explaining("the test part"):
         drawn = build_trials(read.dataset, config)
     for line in (*read.said("the test part"), *short_users_said(short_users(read.dataset, config), "the test part")):
