@@ -19,7 +19,8 @@ from fspo.methods.table import METHODS
 from fspo.modeling.answering import Prompt
 from fspo.modeling.loading import load_model, load_tokenizer
 from fspo.modeling.policies import load_policy, read_card
-from fspo.preferences.types import Episode, Preference
+from fspo.preferences.dataset import PreferenceDataset
+from fspo.preferences.types import Episode, Preference, User
 from fspo.runs.made import RUN
 from fspo.training.trainer import PolicyTrainer
 from tests.methods.policies.round_worlds import LikesYes, Said, agreeing, job_of
@@ -168,6 +169,29 @@ def test_answers_are_given_the_shots_of_the_episode(
     job = job_of("spin", tiny_model_path, tmp_path / "out", **{**SMALL, "probes": 0})
     with pytest.raises(TrainingError, match="nothing to learn"):
         play(job, look)
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "place"),
+    [("spin", {}, "answer"), ("synpo", {}, "answer"), ("aloe", {}, "answer"), ("spa", {"seeds": 5}, "_train")],
+)
+def test_it_says_how_many_users_have_too_few_preferences(
+    tiny_model_path: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+    settings: dict[str, Any],
+    place: str,
+) -> None:
+    everybody, said = agreeing(4, 8), Said()
+    users = [User(name, "Likes yes.") for name in everybody.users]
+    few = PreferenceDataset(users, [row for row in everybody if row.user != "u3" or "book 0" in row.prompt])
+    changes = {**SMALL, "probes": 0, "skip_short_users": True, **settings}
+    interrupt(monkeypatch, place, 1)
+    with pytest.raises(KeyboardInterrupt):
+        job = job_of(method, tiny_model_path, tmp_path / "out", few, progress=said, judge=LikesYes, **changes)
+        job.method.train(job)
+    assert said.lines.count("Left out of the training part: 1 user with too few preferences for an episode.") == 1
 
 
 def test_pairs_that_teach_nothing_are_counted_and_left_out() -> None:

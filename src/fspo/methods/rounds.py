@@ -34,7 +34,7 @@ from fspo.modeling.preparing import prepare_model
 from fspo.modeling.rendering import REMEMBERED_TEXTS, Context, EpisodeRenderer
 from fspo.paths import expanded
 from fspo.preferences.dataset import PreferenceDataset
-from fspo.preferences.sampling import EpisodeSampler
+from fspo.preferences.sampling import EpisodeSampler, short_users_said
 from fspo.preferences.types import Episode, Preference
 from fspo.printing import counted
 from fspo.records import KeyedLog
@@ -159,6 +159,16 @@ class Round:
         """A seed for something in this round."""
         return seed_by("rounds", self.config.seed, "round", self.number, *parts)
 
+    def sampler(
+        self, dataset: PreferenceDataset | None = None, *, shots: int | None = None, skip: bool = False
+    ) -> EpisodeSampler:
+        """Draws the round's episodes, as `draw` does; the first round says which users are left out."""
+        dataset, seed = dataset or self.dataset, self.seed("episodes")
+        found = self.setup.sampler(dataset, seed, self.config.queries, shots=shots, skip=skip)
+        for line in short_users_said(found.skipped, "the training part") if self.number == 1 else ():
+            self.job.progress.say(line)
+        return found
+
     def draw(
         self, dataset: PreferenceDataset | None = None, *, shots: int | None = None, skip: bool = False
     ) -> list[Episode]:
@@ -166,9 +176,7 @@ class Round:
 
         `shots` are by default those that the method shows; `skip` leaves out users with too few preferences.
         """
-        config = self.config
-        seed = self.seed("episodes")
-        sampler = self.setup.sampler(dataset or self.dataset, seed, config.queries, shots=shots, skip=skip)
+        config, sampler = self.config, self.sampler(dataset, shots=shots, skip=skip)
         return [sampler.episode(n) for n in range(config.episodes or config.steps * config.users_per_step)]
 
     def answers(

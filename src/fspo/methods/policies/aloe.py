@@ -79,7 +79,7 @@ def _talk(one: Round) -> Pairs:
 
     config: AloeSettings = one.config
     turns = config.queries
-    sampler = one.setup.sampler(one.dataset, one.seed("episodes"), turns)
+    sampler = one.sampler()
     wanted = config.episodes or config.steps * config.users_per_step
     known = [sampler.episode(number) for number in range(-(-wanted // turns))]
     conversations = [Conversation(one.dataset.users[each.user], each.queries) for each in known]
