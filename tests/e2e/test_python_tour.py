@@ -1,4 +1,4 @@
-"""The tour of docs/python.md and its notebook, as printed, on a tiny model."""
+"""The tour of docs/python.md and its notebook, on a tiny model."""
 
 from __future__ import annotations
 

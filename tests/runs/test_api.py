@@ -16,6 +16,7 @@ from fspo.errors import ConfigError, DataError
 from fspo.judging.judge import AttributeJudge
 from fspo.methods.adapted_policy import AdaptedPolicy
 from fspo.progress import Silent
+from fspo.runs import pipeline
 from tests.evaluation.helpers import small_dataset
 from tests.fake_endpoint import fake_endpoint, stats
 from tests.synthesis.helpers import write_domain
@@ -221,6 +222,14 @@ def test_synthesis_is_that_of_the_command_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"there is no setting 'synthesis\.question'; did you mean"):
         fspo.synthesize("elix-easy", tmp_path / "other", question=3)
     assert not (tmp_path / "other").exists()
+
+
+def test_synthesis_without_a_model_is_by_the_built_in_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    models: list[str] = []
+    monkeypatch.setattr(pipeline, "synth", lambda folder, _: models.append(folder.config.model))
+    with pytest.raises(DataError):  # nothing was made
+        fspo.synthesize("elix-easy", tmp_path / "run", judge="measured")
+    assert models == ["smollm2-135m"]
 
 
 def test_what_can_not_be_synthesized_is_one_sentence(tmp_path: Path) -> None:
