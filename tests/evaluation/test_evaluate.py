@@ -257,7 +257,7 @@ def test_every_method_is_measured_on_the_same_pairs_at_each_number_of_shots(
     tiny_model_path: Path, policies: dict[str, Path | None], tmp_path: Path
 ) -> None:
     config = NO_ANSWERS.model_copy(update={"ladder_queries": 1})
-    some = {name: policies[name] for name in ("base", "few-shot", "pref-ft", "fspo")}
+    some = {name: policies[name] for name in ("base", "few-shot", "pref-ft", "fspo", "oracle")}
     metrics = runner(tiny_model_path, some, tmp_path)(config)
     for k in (0, 1, 2):
         assert {row[f"reward_accuracy@{k}/likelihood"]["items"] for row in metrics.values()} == {4}
