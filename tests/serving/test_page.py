@@ -7,7 +7,7 @@ import json
 import re
 import zipfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -77,13 +77,20 @@ def site(running: Site) -> Iterator[Site]:
         running.store.withdraw(running.store.user_named(account.name))
 
 
+@pytest.fixture(scope="module")
+def tab(browser: Any) -> Any:
+    """One for all tests: opening another takes longer than most of what they do."""
+    return browser.new_context().new_page()
+
+
 @contextmanager
-def visit(browser: Any, site: Site, width: int = LAPTOP, scheme: str = "light") -> Iterator[Any]:
+def visit(page: Any, site: Site, width: int = LAPTOP, scheme: str = "light") -> Iterator[Any]:
     """The page, still signed out. At the end: only the server was asked, no address held the key, nothing failed.
 
-    All tests use one tab, which is left empty: opening another takes longer than most of what they do.
+    The tab is left empty.
     """
-    page = browser.contexts[0].pages[0] if browser.contexts else browser.new_context().new_page()
+    from playwright.sync_api import Error
+
     page.set_default_timeout(PATIENCE)
     page.set_viewport_size({"width": width, "height": 900})
     page.emulate_media(color_scheme=scheme)
@@ -102,8 +109,11 @@ def visit(browser: Any, site: Site, width: int = LAPTOP, scheme: str = "light") 
     finally:
         for event, listener in listeners.items():
             page.remove_listener(event, listener)
-        page.evaluate("() => { sessionStorage.clear(); localStorage.clear(); }")
-        page.goto("about:blank")
+        page.context.clear_cookies()
+        with suppress(Error):  # of a tab that crashed or shows an error: it would hide why the test failed
+            page.evaluate("() => { sessionStorage.clear(); localStorage.clear(); }")
+        with suppress(Error):
+            page.goto("about:blank")
     assert problems == []
     assert asked and all(url.startswith((site.address, f"blob:{site.address}")) for url in asked)
     assert not any(site.key in url for url in asked)
@@ -156,8 +166,8 @@ def test_pairs_are_two_different_texts_on_different_prompts(site: Site) -> None:
     assert len(prompts) > 200 and {pair["prompt"] for pair in pairs} <= prompts
 
 
-def test_a_pair_is_answered_by_keyboard_and_the_answer_follows(browser: Any, site: Site) -> None:
-    with visit(browser, site) as page:
+def test_a_pair_is_answered_by_keyboard_and_the_answer_follows(tab: Any, site: Site) -> None:
+    with visit(tab, site) as page:
         sign_in(page, site.key)
         assert answered(page)["chosen"] == answered(page, "base")["chosen"] == []
         assert page.evaluate("document.activeElement.id") == "pair-title"
@@ -190,8 +200,8 @@ def test_a_pair_is_answered_by_keyboard_and_the_answer_follows(browser: Any, sit
         assert site.store.preferences(site.owner) == []
 
 
-def test_a_person_reads_why_no_preference_was_used(browser: Any, site: Site) -> None:
-    with visit(browser, site) as page:
+def test_a_person_reads_why_no_preference_was_used(tab: Any, site: Site) -> None:
+    with visit(tab, site) as page:
         sign_in(page, site.key)
         answered(page)
         why, prompt = page.locator("#why"), page.locator("#prompt").input_value()
@@ -233,14 +243,14 @@ class _Varied(EchoEngine):
             yield piece
 
 
-def test_answers_are_rated_written_again_and_edited_by_keyboard(browser: Any, site: Site) -> None:
+def test_answers_are_rated_written_again_and_edited_by_keyboard(tab: Any, site: Site) -> None:
     def kept() -> list[tuple[str, str]]:
         return [(one.origin, one.preference.chosen) for one in site.store.preferences(site.owner)]
 
     with served(create_app(site.store, _Varied(), ServerSettings(rate="100000/minute"))) as url:
         varied = Site(site.store, url.removesuffix("v1"))
         varied.key = site.key
-        with visit(browser, varied) as page:
+        with visit(tab, varied) as page:
             sign_in(page, site.key)
             answered(page)
             good, bad = (page.get_by_role("button", name=name, exact=True) for name in ("Good", "Bad"))
@@ -281,11 +291,11 @@ def test_answers_are_rated_written_again_and_edited_by_keyboard(browser: Any, si
             assert page.locator("#judging").is_hidden()
 
 
-def test_what_is_known_is_listed_edited_exported_and_deleted(browser: Any, site: Site, tmp_path: Path) -> None:
+def test_what_is_known_is_listed_edited_exported_and_deleted(tab: Any, site: Site, tmp_path: Path) -> None:
     oldest = site.prefer("Question 0?", "Chosen 0.")
     for number in range(1, 22):
         site.prefer(f"Question {number}?", f"Chosen {number}.")
-    with visit(browser, site, PHONE) as page:
+    with visit(tab, site, PHONE) as page:
         sign_in(page, site.key)
         answered(page)
         page.reload()  # the tab remembers the key
@@ -323,7 +333,7 @@ def test_what_is_known_is_listed_edited_exported_and_deleted(browser: Any, site:
 
 
 def test_training_is_allowed_and_forbidden_by_keyboard_and_a_switch_shows_what_is_saved(
-    browser: Any, site: Site, monkeypatch: pytest.MonkeyPatch
+    browser: Any, tab: Any, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def allowed() -> bool:
         return site.store.account(site.owner).allow_training
@@ -331,7 +341,7 @@ def test_training_is_allowed_and_forbidden_by_keyboard_and_a_switch_shows_what_i
     def refuse(*_: object, **__: object) -> Any:
         raise StoreBusy("The store is busy; nothing was changed. Try again.")
 
-    with visit(browser, site) as page:
+    with visit(tab, site) as page:
         sign_in(page, site.key)
         answered(page)
         box = page.get_by_label("Allow training on my preferences")
@@ -365,13 +375,13 @@ def test_training_is_allowed_and_forbidden_by_keyboard_and_a_switch_shows_what_i
     context.close()
 
 
-def test_saved_conversations_are_listed_and_deleted_by_keyboard(browser: Any, site: Site) -> None:
+def test_saved_conversations_are_listed_and_deleted_by_keyboard(tab: Any, site: Site) -> None:
     def kept() -> list[str]:
         page = site.store.conversations(site.owner, limit=9)
         return [] if page is None else [one.model for one in page.entries]
 
     site.store.change_account(site.owner, keep_conversations=True)
-    with visit(browser, site, PHONE) as page:
+    with visit(tab, site, PHONE) as page:
         sign_in(page, site.key)
         answered(page, "base")
         ratable(page)
@@ -388,7 +398,7 @@ def test_saved_conversations_are_listed_and_deleted_by_keyboard(browser: Any, si
         assert rows.count() == 0
 
 
-def test_a_list_of_conversations_stays_as_it_is_read_while_answers_come(browser: Any, site: Site) -> None:
+def test_a_list_of_conversations_stays_as_it_is_read_while_answers_come(tab: Any, site: Site) -> None:
     def ask(problem: str = "") -> None:
         # The focus stays where it is.
         page.evaluate("said => { document.getElementById('ask').requestSubmit(); complain(said); }", problem)
@@ -398,7 +408,7 @@ def test_a_list_of_conversations_stays_as_it_is_read_while_answers_come(browser:
     site.store.change_account(site.owner, keep_conversations=True)
     for number in range(22):
         site.store.keep_conversation(site.owner, "base", as_turns(f"{number}?"), "An answer.", [])
-    with visit(browser, site) as page:
+    with visit(tab, site) as page:
         sign_in(page, site.key)
         answered(page)
         answered(page, "base")
@@ -436,7 +446,7 @@ _HOLDING = """method => {
 
 
 @pytest.mark.parametrize("action", ["Delete the preference on", "Bad", "Delete everything"])
-def test_an_answer_for_one_person_does_not_change_the_page_of_the_next(browser: Any, site: Site, action: str) -> None:
+def test_an_answer_for_one_person_does_not_change_the_page_of_the_next(tab: Any, site: Site, action: str) -> None:
     for name, prompts in (("ben", "BC"), ("ann", "A")):
         if name == "ben":
             site.store.add_user(name)
@@ -445,7 +455,7 @@ def test_an_answer_for_one_person_does_not_change_the_page_of_the_next(browser: 
         for prompt in prompts:
             site.store.add_preference(owner, as_turns(f"{prompt}?"), "calm", "loud")
     key = site.store.add_key(site.store.user_named("ben")).key
-    with visit(browser, site) as page:
+    with visit(tab, site) as page:
         sign_in(page, site.key)
         ratable(page)
         page.evaluate(_HOLDING, "POST" if action == "Bad" else "DELETE")
@@ -464,10 +474,10 @@ def test_an_answer_for_one_person_does_not_change_the_page_of_the_next(browser: 
         assert page.locator("#thumb-down").get_attribute("aria-pressed") == "false"
 
 
-def test_texts_stay_texts(browser: Any, site: Site) -> None:
+def test_texts_stay_texts(tab: Any, site: Site) -> None:
     site.prefer(MARKUP, MARKUP, f"{MARKUP} too")
     site.store.change_account(site.owner, description=MARKUP)
-    with visit(browser, site) as page:
+    with visit(tab, site) as page:
         sign_in(page, site.key)
         assert answered(page) == {
             "said": "Why do leaves turn red in autumn?",
@@ -493,11 +503,11 @@ def test_a_wrong_key_is_named_and_not_kept(browser: Any, site: Site) -> None:
 
 @pytest.mark.parametrize(("width", "scheme"), [(PHONE, "light"), (LAPTOP, "light"), (LAPTOP, "dark")])
 def test_the_page_is_accessible_at_every_size_by_day_and_by_night(
-    browser: Any, site: Site, width: int, scheme: str
+    tab: Any, site: Site, width: int, scheme: str
 ) -> None:
     site.prefer("Recommend a film.", "Paterson. It is calm. " + "long" * 40)
     site.store.change_account(site.owner, keep_conversations=True)
-    with visit(browser, site, width, scheme) as page:
+    with visit(tab, site, width, scheme) as page:
         if width == PHONE:
             assert violations(page) == []
         sign_in(page, site.key)
@@ -518,7 +528,7 @@ def test_the_page_is_accessible_at_every_size_by_day_and_by_night(
 
 
 def test_the_page_shows_a_policy_of_a_run_that_was_trained_in_conversations(
-    browser: Any, speaking_model_path: Path, tmp_path: Path
+    tab: Any, speaking_model_path: Path, tmp_path: Path
 ) -> None:
     base = str(speaking_model_path)
     training = {"objective": "ipo", "shots": 4, "describe": "none"}
@@ -539,7 +549,7 @@ def test_the_page_shows_a_policy_of_a_run_that_was_trained_in_conversations(
         assert f"export OPENAI_BASE_URL={address} OPENAI_API_KEY={key}\n" in said
         site = Site.__new__(Site)
         site.address, site.key = address.removesuffix("v1"), key
-        with visit(browser, site) as page:
+        with visit(tab, site) as page:
             sign_in(page, key)
             plain = text(page, "base")
             assert text(page, "fspo")
