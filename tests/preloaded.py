@@ -4,9 +4,10 @@ Importing torch, transformers and peft is most of what a command on a tiny model
 processes of a run of pytest, does nothing else, and forks for each program: `python -m MODULE ARGUMENTS` or `python -c
 CODE` with its own arguments, environment, folder and streams, which can be killed at any moment. The workers of pytest
 are such programs too (`tests.forked_python`). A program ends as the interpreter ends, but takes no module apart, and it
-is killed if the process that asked for it ends first. Two more things are not those of a new process: what a library
-reads from the environment while it is imported, except where a hub is, and the seed of hashes. So a test that sets such
-a variable, or that is about starting, starts the program itself.
+is killed if the process that asked for it ends first. It also differs from a new process in three things: what a
+library reads from the environment while it is imported, except where a hub is; the seed of hashes; and what fspo keeps
+once it is built or read, such as its commands and its domains. So a test that sets such a variable, replaces the
+function of a command, or is about starting, starts the program itself.
 """
 
 from __future__ import annotations
@@ -283,13 +284,13 @@ def _compile_templates() -> None:
 
 
 def _build_commands() -> None:
-    """Build the commands of the program with the readers of their options: more work than most calls are."""
+    """Build the commands of the program with the readers of their options: this takes longer than most calls."""
     from fspo.cli.main import app
 
     verbs: Any = typer.main.get_command(app)
     commands = [verbs.get_command(None, name) for name in verbs.list_commands(None)]
     for command in commands:
-        commands += getattr(command, "commands", {}).values()
+        commands += getattr(command, "commands", {}).values()  # which this loop reaches too
         for parameter in command.params:
             parameter.get_runtime_param()
 
