@@ -27,8 +27,9 @@ SIZES = {
 SHORT_PAUSES = "import fspo.llm.endpoint\nfspo.llm.endpoint._SHORTEST = 0.01\n"
 """Before a request is repeated."""
 FEW = {"questions": 12, "responses": 4, "pairs": 8, "shared_pairs": 4, "augment_rounds": 2, "refinement": "null"}
+"""Sizes for a test in which every judgement fails at first."""
 SHARES = dict.fromkeys(REPLIES, 0.9 / len(REPLIES)) | {"always-no-choices": 0.02}
-"""Nine tenths of all replies are odd, in all ways alike; and a few requests are never answered."""
+"""Nine tenths of all replies are odd, each kind equally often, and a few requests are never answered."""
 
 
 def synthesized(output: Path, address: str, *more: str, options: tuple[str, ...] = (), code: int = 0) -> str:
@@ -81,7 +82,7 @@ def test_odd_replies_are_counted_and_none_of_them_gets_into_the_data(tmp_path: P
     assert checks["labels"]["undecided"]["failed"] > 0
 
 
-def test_a_judge_that_only_reasons_is_one_sentence_and_more_tokens_are_asked_anew(tmp_path: Path) -> None:
+def test_a_judge_that_only_reasons_is_one_sentence_and_more_tokens_make_the_data(tmp_path: Path) -> None:
     output = tmp_path / "run"
     few = [f"synthesis.{key}={value}" for key, value in FEW.items()]
     with fake_endpoint(replies={"judge-only-reasoning": 1.0}) as address:
@@ -89,6 +90,6 @@ def test_a_judge_that_only_reasons_is_one_sentence_and_more_tokens_are_asked_ane
         assert "used up by reasoning" in said
         assert "synthesis.judge_max_tokens, which is 48" in said
         before = stats(address)["came"]
-        more, anew = "synthesis.judge_max_tokens=2000", ("--on-existing", "overwrite")
-        assert "5 users are in" in synthesized(output, address, *few, more, options=anew)
+        more, overwrite = "synthesis.judge_max_tokens=2000", ("--on-existing", "overwrite")
+        assert "5 users are in" in synthesized(output, address, *few, more, options=overwrite)
         assert stats(address)["came"] > before
