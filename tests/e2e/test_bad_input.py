@@ -70,12 +70,12 @@ def imported(folder: Path, **data: int) -> Path:
 
 
 @pytest.fixture(scope="module")
-def mine(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Such a dataset, not to be changed."""
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset of one's own that tests must not change."""
     return imported(tmp_path_factory.mktemp("mine"))
 
 
-def own(tmp_path: Path, model: Path, data: Path) -> list[object]:
+def options(tmp_path: Path, model: Path, data: Path) -> list[object]:
     """The options of a run on one's own data."""
     path = tmp_path / "own.yaml"
     path.write_text(
@@ -87,8 +87,8 @@ def own(tmp_path: Path, model: Path, data: Path) -> list[object]:
     return ["--config", path]
 
 
-def test_a_run_on_data_of_ones_own(mine: Path, tmp_path: Path, tiny_model_path: Path) -> None:
-    arguments = own(tmp_path, tiny_model_path, mine)
+def test_a_run_on_data_of_ones_own(dataset: Path, tmp_path: Path, tiny_model_path: Path) -> None:
+    arguments = options(tmp_path, tiny_model_path, dataset)
     text = run("run", *arguments, undrawn=True).stdout
     assert "win rates and the ideal observer are left out" in " ".join(text.split())
     metrics = json.loads((tmp_path / "run/metrics.json").read_text())
@@ -97,8 +97,8 @@ def test_a_run_on_data_of_ones_own(mine: Path, tmp_path: Path, tiny_model_path: 
     assert "reward_accuracy" in metrics["fspo"]
 
 
-def test_an_evaluation_takes_over_ones_own_data(mine: Path, tmp_path: Path, tiny_model_path: Path) -> None:
-    arguments = [*own(tmp_path, tiny_model_path, mine), "--set", "methods=[base, few-shot]"]
+def test_an_evaluation_takes_over_ones_own_data(dataset: Path, tmp_path: Path, tiny_model_path: Path) -> None:
+    arguments = [*options(tmp_path, tiny_model_path, dataset), "--set", "methods=[base, few-shot]"]
     missing = "evaluation.reward_models=[{name: mine, scorer: 'nowhere:mine'}]"
     error = said(run("eval", *arguments, "--set", missing, "--dry-run", code=2).stderr)
     assert "The scorer 'nowhere:mine' of the reward model 'mine' can't be imported" in error
@@ -109,7 +109,7 @@ def test_an_evaluation_takes_over_ones_own_data(mine: Path, tmp_path: Path, tiny
 
 
 def test_a_user_with_too_few_preferences(tmp_path: Path, tiny_model_path: Path) -> None:
-    arguments = own(tmp_path, tiny_model_path, imported(tmp_path, short=1))
+    arguments = options(tmp_path, tiny_model_path, imported(tmp_path, short=1))
     for verb, *more in (["run", "--dry-run"], ["run"], ["synth"], ["train"]):
         error = run(verb, *arguments, *more, code=int(verb != "synth")).stderr
         if verb == "synth":  # which takes the data over, and trains nothing
@@ -122,9 +122,11 @@ def test_a_user_with_too_few_preferences(tmp_path: Path, tiny_model_path: Path) 
     assert not (tmp_path / "run/methods").exists()
 
 
-def test_data_that_changed_since_the_run_began_are_refused(mine: Path, tmp_path: Path, tiny_model_path: Path) -> None:
-    data = Path(shutil.copytree(mine, tmp_path / "data"))
-    arguments = own(tmp_path, tiny_model_path, data)
+def test_data_that_changed_since_the_run_began_are_refused(
+    dataset: Path, tmp_path: Path, tiny_model_path: Path
+) -> None:
+    data = Path(shutil.copytree(dataset, tmp_path / "data"))
+    arguments = options(tmp_path, tiny_model_path, data)
     run("synth", *arguments)
     run("synth", *arguments)
     run("data", "split", data, "--test-users", "0.5", "--seed", "3", "--overwrite")
