@@ -23,8 +23,9 @@ _WITHOUT = (
     *("TcpPortRandomizationWin", "ThirdPartyStoragePartitioning"),
     *("WebUIOmniboxAimPopup", "WebUIOmniboxPopup"),
 )
-"""Features that Chromium does without: those that Playwright names, since Chromium reads the last list alone, and two
-pages of suggestions for the address bar, which are loaded beside each page of a test and cost more than that.
+"""Features that Chromium does without: those that Playwright 1.65 names, since Chromium reads only the last of two such
+options, and two pages of suggestions for the address bar, which are loaded beside each page of a test and cost more
+than that.
 """
 PATIENCE = 240_000  # milliseconds, for a machine that does other things too
 _MARK_LOOKS = """() => {
