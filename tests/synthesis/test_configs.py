@@ -23,7 +23,7 @@ SAMPLED = {name: config for name, config in CONFIGS.items() if production_of(con
 BUILTIN = {name: config for name, config in SAMPLED.items() if config.endpoint is None}
 USERS = {"elix-easy": 5, "elix-hard": 550, "reviews-paper": 8, "roleplay": 1500}
 MOST_USERS = 100
-"""Spread evenly over all. Each user's pairs are drawn from the user's own questions, however many other users there are.
+"""Spread evenly over all. A user's pairs are drawn from the user's own questions, however many other users there are.
 
 The least questions of a test user, of eight that are needed: 11 in roleplay (10 among all users), 16 in elix-hard (15).
 """
