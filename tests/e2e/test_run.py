@@ -68,7 +68,7 @@ def test_killed_in_every_stage_and_run_again_it_reaches_the_same_figures(
         "answers-*.sqlite",
         "data/responses.jsonl",
         "data/preferences.parquet",
-        "methods/ipo/metrics.jsonl",
+        "methods/fspo/metrics.jsonl",
         "evaluation/few-shot/margins.jsonl",
         "evaluation/pref-ft/answers.jsonl",
         "evaluation/fluency.jsonl",
