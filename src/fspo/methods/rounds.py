@@ -441,8 +441,8 @@ class _Setup:
         """The training part, and what of it the model can't read whole or has no room to answer."""
         shown = [self.renderer, *([self.renderer.with_context("both")] if self.config.shows_descriptions else [])]
         rooms = [Room(renderer, answer=self.config.room) for renderer in shown]
-        named: dict[str, Any] = {"setting": "long_rows", "file": "The training part", "number": self.job.row_number}
-        return fitted(self.job.dataset, rooms, self.config.long_rows, **named)
+        part, number = "The training part", self.job.row_number
+        return fitted(self.job.dataset, rooms, self.config.long_rows, setting="long_rows", file=part, number=number)
 
     def sampler(
         self, dataset: PreferenceDataset, seed: int, queries: int, *, shots: int | None = None, skip: bool = False
