@@ -8,7 +8,7 @@ import pytest
 
 from fspo.errors import ConfigError
 from fspo.runs.config import RunConfig, load_config
-from fspo.runs.unused_settings import check_unused_settings
+from fspo.runs.unused_settings import check_unused_settings, unused_writers
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 RUNS = sorted([*CONFIGS.glob("*.yaml"), *CONFIGS.glob("gpu/*.yaml")])
@@ -98,3 +98,14 @@ def test_only_settings_of_methods_that_are_trained_now_are_looked_at(tmp_path: P
 @pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)
 def test_the_project_s_own_configurations_set_nothing_in_vain(path: Path) -> None:
     assert said_of(load_config(path)) == []
+
+
+def test_endpoints_that_would_write_data_are_named_beside_data_that_exist(tmp_path: Path) -> None:
+    path = tmp_path / "my.yaml"
+    server = '{base_url: "http://127.0.0.1:9/v1", model: some-model}'
+    path.write_text(f"data: some/data\nensemble: [{{endpoint: {server}}}]\nendpoint: {server}\n")
+    (line,) = unused_writers(load_config(path))
+    assert line.startswith(f"{path}, line 3: endpoint and ensemble have no effect")
+    assert unused_writers(load_config(path, ["data=null"])) == []
+    path.write_text(f"data: some/data\nevaluation: {{judges: [{{name: far, endpoint: {server}}}]}}\n")
+    assert unused_writers(load_config(path)) == []

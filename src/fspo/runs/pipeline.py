@@ -35,7 +35,7 @@ from fspo.runs.readers import fit_readers, fitted_readers
 from fspo.runs.threads import use_threads
 from fspo.runs.training_data import merged, observer_of, row_numbers, training_parts
 from fspo.runs.training_plan import planned_trainings, remaining, seconds_of_token, table
-from fspo.runs.unused_settings import check_unused_settings
+from fspo.runs.unused_settings import check_unused_settings, unused_writers
 from fspo.runs.writers import (
     endpoints_of,
     executor_of,
@@ -341,6 +341,8 @@ def has_data(folder: RunFolder) -> bool:
 def _take_over(folder: RunFolder, progress: Progress) -> None:
     dataset, splits = unchanged(folder)
     if not has_data(folder):
+        for line in unused_writers(folder.config):
+            progress.say(line)
         if not (Path(str(folder.config.data)) / "splits.json").exists():
             progress.say(
                 f"{folder.config.data} has no splits.json, so a fifth of its users and of its questions are drawn to "

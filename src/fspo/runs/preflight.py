@@ -34,7 +34,7 @@ from fspo.runs.folder import DATA, EVALUATION, RunFolder, method_part, methods_o
 from fspo.runs.pipeline import dataset_of, has_data, own_data, policy_of, splits_of, unchanged
 from fspo.runs.readers import check_fitted
 from fspo.runs.training_data import other_parts
-from fspo.runs.unused_settings import check_unused_settings
+from fspo.runs.unused_settings import check_unused_settings, unused_writers
 from fspo.runs.writers import judges_by_language_model
 
 __all__ = [
@@ -90,7 +90,7 @@ def check_inputs(folder: RunFolder, parts: Sequence[str], policy: Existing, *, d
     config, loses = folder.config, policy is Existing.OVERWRITE and bool(folder.removed(parts))
     making = synthesizes(folder, parts, policy)
     goes_on = any(part != DATA for part in parts)
-    lines: list[str] = []
+    lines = unused_writers(config) if DATA in parts else []
     if making:
         check_synthesis(config)
     for name in _models(config, synthesizes=making, goes_on=goes_on):

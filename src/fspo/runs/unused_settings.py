@@ -1,4 +1,4 @@
-"""Settings of training that have no effect on a run's methods, since their objective does not use them."""
+"""Settings that have no effect in a run: its objectives don't use them, or its data are written already."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Collection
 from fspo.errors import ConfigError
 from fspo.runs.config import EVERY, RunConfig
 
-__all__ = ["check_unused_settings"]
+__all__ = ["check_unused_settings", "unused_writers"]
 
 
 def check_unused_settings(config: RunConfig, trained: Collection[str], *, begun: bool) -> list[str]:
@@ -54,6 +54,18 @@ def check_unused_settings(config: RunConfig, trained: Collection[str], *, begun:
         more = f" {' and '.join(others)} {'has' if len(others) == 1 else 'have'} none either." if others else ""
         raise ConfigError(faults[first] + more)
     return lines
+
+
+def unused_writers(config: RunConfig) -> list[str]:
+    """A line if the run names endpoints that write data, though its data are written already."""
+    given = [name for name in ("endpoint", "ensemble") if getattr(config, name)]
+    if config.data is None or not given:
+        return []
+    where, has = config.written_in.where((given[0],)), "has" if len(given) == 1 else "have"
+    return [
+        f"{where}: {' and '.join(given)} {has} no effect, since data names a dataset that exists. To write data, leave "
+        "data out; to judge answers, name the endpoint in evaluation.judges."
+    ]
 
 
 def _meant(config: RunConfig, section: str, setting: str) -> list[str]:
