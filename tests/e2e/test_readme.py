@@ -26,12 +26,12 @@ def block(language: str) -> str:
 
 
 def ratings(path: Path, questions: int) -> None:
-    """Rows as the README has one: of ten users, who like the short or the long answer to every question."""
+    """Rows as the README has one: of 15 users, who like the short or the long answer to every question."""
     (example,) = csv.DictReader(block("csv").splitlines())
     with path.open("w", encoding="utf-8", newline="") as handle:
         writer = csv.DictWriter(handle, list(example))
         writer.writeheader()
-        for user in range(10):
+        for user in range(15):
             for question in range(questions):
                 pair = [f"Number {question} is a box.", f"Number {question} is a monoid in some category or other."]
                 told = {"user": f"u{user}", "prompt": f"What is number {question}?"}
@@ -51,7 +51,7 @@ def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_commands_for_data_of_ones_own_run_in_order(tiny_model_path: Path) -> None:
-    assert "20 questions that everybody answered are enough" in OWN_DATA
+    assert "15 users who answered the same 20 questions are enough to run" in OWN_DATA
     ratings(Path("ratings.csv"), 20)
     *lines, check, last = block("sh").splitlines()
     assert len(lines) == 3
