@@ -153,10 +153,11 @@ def import_(
 ) -> None:
     """Import your own preferences into a dataset folder, which a run uses as its `data`.
 
-    It takes CSV, TSV, JSON Lines, JSON lists (each also as .gz), Parquet, Arrow, folders of such files, a
-    hub's dataset (hub:owner/name), and what `datasets.save_to_disk` wrote. The columns are user, prompt, chosen and rejected; other usual names (annotator,
-    instruction, preferred, ...) are recognised, and --column names any other. Every row is checked; errors name file,
-    row and column. Rows that are left out are counted by reason, here and in the README.md of the dataset.
+    It takes CSV, TSV, JSON Lines, JSON lists (each also as .gz), Parquet, Arrow, folders of such files, a hub's dataset
+    (hub:owner/name), and what `datasets.save_to_disk` wrote. The columns are user, prompt, chosen and rejected; other
+    usual names (annotator, instruction, preferred, ...) are recognised, and --column names any other. Every row is
+    checked; errors name file, row and column. Rows that are left out are counted by reason, here and in the README.md
+    of the dataset.
 
     Examples:
       fspo data import ratings.csv data/ratings
