@@ -10,8 +10,10 @@ import pytest
 import torch
 
 from fspo.modeling.logprobs import BranchLogprobs
+from fspo.modeling.rendering import Branch, TokenizedEpisode
 from fspo.training.config import TrainingConfig
-from fspo.training.losses import PassScores, figures, losses
+from fspo.training.losses import PassScores, add_figures, figures, losses
+from fspo.training.steps import StepBatch, Unit
 
 
 def logprobs(rows: list[list[float]]) -> BranchLogprobs:
@@ -91,3 +93,17 @@ def test_a_label_that_may_be_wrong_is_smoothed_alone(objective: str) -> None:
     right, wrong = -math.log(1 / (1 + math.exp(-reward))), -math.log(1 / (1 + math.exp(reward)))
     assert losses(scores, config).tolist() == pytest.approx([0.9 * right + 0.1 * wrong, 0.6 * right + 0.4 * wrong])
     assert losses(replace(scores, noise_B=None), config).tolist() == pytest.approx([0.9 * right + 0.1 * wrong] * 2)
+
+
+def test_figures_of_weighted_pairs_are_the_same_however_a_step_is_split() -> None:
+    config = TrainingConfig(objective="simpo")
+    rows, weights = [[-1.0, -11.0], [-3.0, -3.0]], [0.9, 0.1]
+    pair = TokenizedEpisode((), (0,), (Branch((), ((), ()), 0, 0, 0),))
+    units = [Unit(number, "u", pair, weight=weight) for number, weight in enumerate(weights)]
+    whole = figures(PassScores(logprobs(rows), weights_Q=torch.tensor(weights)), config)
+    assert whole == pytest.approx({"nll": (0.9 * 1 + 0.1 * 3) / 5, "margin": 0.9 * 10 / 5, "margin_accuracy": 0.95})
+    sums: dict[str, float] = {}
+    for unit, row, weight in zip(units, rows, weights, strict=True):
+        own = figures(PassScores(logprobs([row]), weights_Q=torch.tensor([weight])), config)
+        add_figures(sums, own, [unit], StepBatch((tuple(units),)))
+    assert sums == pytest.approx(whole)

@@ -43,6 +43,9 @@ __all__ = [
 Reference = Callable[[], AbstractContextManager[torch.nn.Module]]
 """Enters the reference model: the policy with its adapters off, or a frozen copy."""
 
+_OF_DESCRIPTIONS = "description_"
+"""How the names of figures begin that are means over descriptions instead of pairs."""
+
 
 @dataclass(frozen=True)
 class PassScores:
@@ -183,7 +186,7 @@ def losses(scores: PassScores, config: TrainingConfig) -> Tensor:
 
 
 def figures(scores: PassScores, config: TrainingConfig) -> dict[str, float]:
-    """Means over the labelled pairs of a pass.
+    """Means over the labelled pairs of a pass, each pair with its weight.
 
     `nll` is that of the chosen response per token. Where both responses were scored: `margin` and `margin_accuracy`
     (how often it is positive); with a mirror also `effect`, `bias` (its size) and `direction_accuracy` (how often the
@@ -204,7 +207,14 @@ def figures(scores: PassScores, config: TrainingConfig) -> dict[str, float]:
             means["description_nll"] = objectives.pref_ft(scores.described.means[:, 0])
             if scores.described.sums.shape[1] == 2:
                 means["description_accuracy"] = _rightness(_description_margins(scores, config))
-        return {name: values.mean().item() for name, values in means.items()}
+        return {
+            name: _mean(values, None if name.startswith(_OF_DESCRIPTIONS) else scores.weights_Q)
+            for name, values in means.items()
+        }
+
+
+def _mean(values: Tensor, weights: Tensor | None) -> float:
+    return (values.mean() if weights is None else (values * weights).sum() / weights.sum()).item()
 
 
 def mean_figures(
@@ -225,7 +235,7 @@ def add_figures(sums: dict[str, float], means: Mapping[str, float], units: Seque
     """Add the means of a pass over `units` to those of the whole step, of which they are a part."""
     part = StepBatch((tuple(units),))
     for name, value in means.items():
-        described = name.startswith("description_")
+        described = name.startswith(_OF_DESCRIPTIONS)
         weight = part.descriptions / batch.descriptions if described else part.pairs / batch.pairs
         sums[name] = sums.get(name, 0.0) + value * weight
 
