@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,14 +20,15 @@ from fspo.methods.adaptation import Adaptation, AdaptationInput, AdaptationWork
 from fspo.methods.features import FeatureSpace
 from fspo.methods.method import Job
 from fspo.methods.neural_process import Film, NeuralProcess, blocks_of
-from fspo.methods.policies.np_dpo import NpDpo, NpDpoSettings
+from fspo.methods.policies.np_dpo import NpDpo, NpDpoSettings, ShotProcess
 from fspo.methods.table import METHODS
 from fspo.modeling.loading import load_tokenizer
 from fspo.modeling.policies import load_policy
-from fspo.modeling.rendering import EpisodeRenderer
+from fspo.modeling.rendering import EpisodeRenderer, TokenizedEpisode
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.types import Episode, Preference, User
 from fspo.progress import Silent
+from fspo.training.steps import Unit
 from tests.methods.adaptation_worlds import counted_tokens
 from tests.methods.text_worlds import Taste, accuracy, likes, rewards, users
 
@@ -35,6 +37,7 @@ SMALL: dict[str, Any] = {
     "learning_rate": 1e-2, "beta": 0.1, "warmup": 0, "lora": {"r": 4, "alpha": 8}, "layout": "conversation",
 }  # fmt: skip
 BOTH = [likes(True), likes(False)]
+NOTHING = TokenizedEpisode((), (), ())
 
 
 def people(tastes: Sequence[Taste], prefix: str = "train") -> PreferenceDataset:
@@ -145,6 +148,21 @@ def test_a_killed_training_ends_with_the_same_weights(tiny_model_path: Path, tmp
     for name in ("companion.safetensors", "adapter-0/adapter_model.safetensors"):
         assert (resumed / name).read_bytes() == (whole / name).read_bytes()
     assert [row["step"] for row in read_jsonl(resumed / "metrics.jsonl")] == list(range(1, 7))
+
+
+def test_every_episode_measured_with_its_mirror_has_a_label_to_swap() -> None:
+    config = NpDpoSettings(objective="dpo", reference="none", shots=2)
+    (episode,) = users(BOTH[:1], shots=2, queries=1)
+    process = ShotProcess(config, people(BOTH), embed=torch.empty)  # type: ignore[arg-type]
+
+    def shots(mirror: bool) -> set[int]:
+        collator: Any = SimpleNamespace(
+            config=config.model_copy(update={"mirror": mirror}), unit=lambda index, shown: Unit(index, "u", NOTHING)
+        )
+        return {len(unit.episode.shots) for n in range(30) for unit in process.units(collator, n, episode)}  # type: ignore[union-attr]
+
+    assert shots(mirror=False) == {0, 1, 2}
+    assert shots(mirror=True) == {1, 2}
 
 
 def test_the_loss_of_the_first_step_is_that_of_no_margin(learned: Adaptation) -> None:

@@ -128,7 +128,7 @@ class ShotProcess(Companion):
     def units(self, collator: StepCollator, index: int, episode: Episode) -> Sequence[Unit]:
         """The episode with the first of its shots, as many as its number says; the policy reads none of them."""
         most = len(episode.shots)
-        fewest = min(most, max(self.config.fewest_shots, self.config.mirrors))  # a mirror swaps at least one label
+        fewest = min(most, max(self.config.fewest_shots, collator.config.mirrors))  # a mirror swaps at least one label
         count = random.Random(f"{self.config.seed} shots {index}").randint(fewest, most)
         return [replace(collator.unit(index, episode), episode=episode.with_shots(episode.shots[:count]))]
 
