@@ -64,9 +64,7 @@ def test_half_of_the_episodes_are_mirrored() -> None:
 
 
 def test_users_with_too_few_questions_are_refused() -> None:
-    with pytest.raises(
-        DataError, match=r"episodes of 6 questions.*have at most 5; lower its settings shots or queries"
-    ):
+    with pytest.raises(DataError, match=r"episodes of 6 questions.*have at most 5; lower its setting shots,"):
         people().episodes(torch.Generator(), users=1, shots=3, queries=3)
 
 

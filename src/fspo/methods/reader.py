@@ -188,7 +188,7 @@ class TrainingUsers:
             most = max((user.questions for user in self.users), default=0)
             raise DataError(
                 f"A reader trains on episodes of {counted(questions, 'questions')}, shots and queries together, and "
-                f"the users have at most {most}; lower its settings shots or queries, or give the users more questions."
+                f"the users have at most {most}; lower its setting shots, or give the users more questions."
             )
         return found
 
