@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from fspo.evaluation.config import EvaluationConfig
 from fspo.evaluation.ideal_observer import Regrets, pair_regrets
-from fspo.evaluation.metrics.table import estimates
+from fspo.evaluation.metrics.table import estimates, per_user
 from fspo.evaluation.scoring.eval_episodes import build_trials
+from fspo.evaluation.statistics.intervals import Spread, estimate_of
 from fspo.preferences.types import User
 from tests.evaluation.helpers import CountingJudge, JudgeOfOne, small_dataset
 
@@ -20,7 +21,16 @@ def test_regret_by_hand() -> None:
     gaps = dict(zip(ITEMS, (1.0, 2.0, 3.0, -2.0), strict=True))
     found = estimates(pair_regrets(dict(zip(ITEMS, (1.0, 0.5, 0.0, 1.0), strict=True)), gaps))
     assert found["regret"].value == pytest.approx((0 + 1 + 3 + 2) / 4)
-    assert found["regret_share"].value == pytest.approx(6 / 8)  # the label of the last pair was wrong
+    # The label of the last pair was wrong. Residuals are lost - 6/8 stake, over the mean stake.
+    share, spread = 6 / 8, Spread.of([(0 - 0.75) / 2, (1 - 1.5) / 2, (3 - 2.25) / 2, (2 - 1.5) / 2], 4)
+    expected = estimate_of(share, spread, users=4, items=4).to_json()
+    assert found["regret_share"].to_json() == pytest.approx(expected)
+
+
+def test_a_users_share_is_of_what_was_at_stake_for_them() -> None:
+    gaps = {("ann", "1"): 1.0, ("ann", "2"): 3.0, ("bob", "1"): 8.0, ("cid", "1"): 0.0}
+    found = per_user(pair_regrets({item: 0.0 if item[1] == "1" else 1.0 for item in gaps}, gaps))["regret_share"]
+    assert {user: row.value for user, row in found.items()} == {"ann": 0.25, "bob": 1.0}
 
 
 @given(st.lists(st.floats(0.01, 10), min_size=4, max_size=4))
@@ -31,6 +41,8 @@ def test_the_best_lose_nothing_a_coin_half_and_the_worst_all(stakes: list[float]
         assert found["regret_share"].value == pytest.approx(share)
         assert found["regret"].value == pytest.approx(share * sum(stakes) / 4)
         assert found["regret_share"].high is not None and found["regret_share"].high <= 1 + 1e-9  # none can lose more
+        alike = estimates(pair_regrets(dict.fromkeys(ITEMS, right), dict.fromkeys(ITEMS, 1.0)))["regret_share"]
+        assert found["regret_share"].to_json() == pytest.approx(alike.to_json())  # how stakes differ says nothing of it
 
 
 def test_nothing_at_stake_is_no_regret() -> None:

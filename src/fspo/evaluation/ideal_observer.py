@@ -154,15 +154,13 @@ def pair_regrets(right: Mapping[Item, float], gaps: Gaps) -> Table:
         for item, share in right.items()
         if (gap := gaps.get(item)) is not None
     }
-    widest = max((abs(gaps[item]) for item in lost), default=0.0)
-    mean = math.fsum(abs(gaps[item]) for item in lost) / len(lost) if lost else 0.0
-    if not mean:
+    stakes = {item: abs(gaps[item]) for item in lost}
+    if not any(stakes.values()):
         return {}
+    mean = math.fsum(stakes.values()) / len(stakes)
     return {
-        "regret": Column(lost, bounds=(0.0, widest), most=mean),
-        "regret_share": Column(
-            {item: value / mean for item, value in lost.items()}, bounds=(0.0, widest / mean), most=1.0
-        ),
+        "regret": Column(lost, bounds=(0.0, max(stakes.values())), most=mean),
+        "regret_share": Column(lost, over=stakes),
     }
 
 

@@ -31,6 +31,8 @@ class Column:
     """What the mean can be at most, where that is less than an item's greatest."""
     absolute: bool = False
     """Whether the mean is one of absolute differences over all users, which has no interval, nor a figure for each."""
+    over: Mapping[Item, float] | None = None
+    """What the numbers are parts of: the measure is then their sum over the sum of these."""
 
     def __sub__(self, other: Column) -> Column:
         """The difference of two shares, on the items that both have."""
@@ -40,17 +42,37 @@ class Column:
         """The mean over items with an interval clustered by user; None without items."""
         if not self.of:
             return None
-        found = clustered_mean(list(self.of.values()), [user for user, _ in self.of], bounds=self.bounds)
+        found = clustered_mean(self._values(), [user for user, _ in self.of], bounds=self.bounds)
         if self.most is not None and found.high is not None:
             found = replace(found, high=max(found.value, min(found.high, self.most)))
         return replace(found, low=None, high=None, lacking=_ABSOLUTE) if self.absolute else found
 
     def per_user(self) -> dict[str, UserMean]:
         """User -> {value, items}: the mean over the user's items, without an interval."""
-        own: dict[str, list[float]] = defaultdict(list)
-        for (user, _), value in () if self.absolute else self.of.items():
-            own[user].append(value)
-        return {user: UserMean(value=math.fsum(row) / len(row), items=len(row)) for user, row in own.items()}
+        own: dict[str, list[Item]] = defaultdict(list)
+        for item in () if self.absolute else self.of:
+            own[item[0]].append(item)
+        wholes = {user: math.fsum(self._over(item) for item in items) for user, items in own.items()}
+        return {
+            user: UserMean(value=math.fsum(self.of[item] for item in items) / wholes[user], items=len(items))
+            for user, items in own.items()
+            if wholes[user]
+        }
+
+    def _over(self, item: Item) -> float:
+        return 1.0 if self.over is None else self.over[item]
+
+    def _values(self) -> list[float]:
+        """The numbers, or for a ratio R what has R as its mean and varies as R does: R + (y - R x) / mean x.
+
+        The denominator varies with the items too: residuals from it make the linearised variance of a ratio (Cochran
+        1977, section 6.3).
+        """
+        if self.over is None:
+            return list(self.of.values())
+        whole = math.fsum(map(self._over, self.of))
+        ratio, mean = math.fsum(self.of.values()) / whole, whole / len(self.of)
+        return [ratio + (value - ratio * self.over[item]) / mean for item, value in self.of.items()]
 
 
 Table = dict[str, Column]
