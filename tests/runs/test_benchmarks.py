@@ -101,6 +101,13 @@ def test_the_same_command_goes_on_and_other_settings_are_refused(
     assert not (tmp_path / "run/metrics.json").exists()
 
 
+def test_several_episodes_are_refused_where_the_rows_say_which_pairs_are_shots(tmp_path: Path) -> None:
+    sets = ("benchmarks.reward-bench-arena.episodes=2",)
+    done = measured(tmp_path, tmp_path, "reward-bench-arena", sets=sets)
+    assert done.exit_code == 2
+    assert "benchmarks.reward-bench-arena.episodes: its rows say which pairs" in done.stderr
+
+
 def test_what_was_measured_stays_where_something_is_missing(tmp_path: Path, tiny_model_path: Path) -> None:
     rows = written(tmp_path / "rows/test.jsonl", bench_rows(users=3, shown=3, asked=2))
     assert measured(tmp_path, tiny_model_path, "reward-bench-arena", "--data", rows).exit_code == 0

@@ -53,8 +53,8 @@ def evaluate_benchmark(folder: RunFolder, name: str, progress: Progress) -> Comp
     """Measure the run's methods and reward models on a benchmark, in `benchmarks/NAME` of the run's folder.
 
     Raises:
-        ConfigError: there is no such benchmark, none of the run's methods can be measured on it, or a
-            reader does not take its number of shots.
+        ConfigError: there is no such benchmark, a setting does not fit it, none of the run's methods can be measured on
+            it, or a reader does not take its number of shots.
         DataError: a method has not been trained yet; or the data are missing or wrong, or a user of theirs was trained
             on, naming them.
         StorageError: the hub can't be reached.
@@ -185,7 +185,7 @@ def benchmark_plan(folder: RunFolder, name: str, policy: Existing) -> list[str]:
     """What would be done, line by line, after checking what can be checked without fetching or making anything.
 
     Raises:
-        ConfigError: there is no such benchmark, or the folder's state does not allow it.
+        ConfigError: there is no such benchmark, a setting does not fit it, or the folder's state does not allow it.
         DataError: the data are missing, or a policy.
     """
     benchmark, settings, protocol = _followed(folder, name)
@@ -203,7 +203,13 @@ def benchmark_plan(folder: RunFolder, name: str, policy: Existing) -> list[str]:
 def _followed(folder: RunFolder, name: str) -> tuple[Benchmark, BenchmarkConfig, Protocol]:
     benchmark = benchmark_of(name)
     settings = folder.config.benchmarks.get(name, BenchmarkConfig())
-    return benchmark, settings, benchmark.protocol.changed(settings)
+    protocol = benchmark.protocol.changed(settings)
+    if protocol.parted and protocol.episodes > 1:
+        raise ConfigError(
+            f"benchmarks.{name}.episodes: its rows say which pairs are shots and which are queries, so every user has "
+            "one episode; leave the setting out."
+        )
+    return benchmark, settings, protocol
 
 
 def _obtain(folder: RunFolder, benchmark: Benchmark, settings: BenchmarkConfig, progress: Progress) -> _Data:

@@ -110,7 +110,7 @@ class BenchmarkConfig(Section):
     queries: int | None = Field(default=None, ge=1)
     """Maximum number of queries of each episode; null: as in the protocol."""
     episodes: int | None = Field(default=None, ge=1)
-    """Episodes of each user; null: as in the protocol."""
+    """Episodes of each user; null: as in the protocol. Must be 1 if the rows name their shots."""
     answers: int | None = Field(default=None, ge=0)
     """Prompts to answer for each user, for win rates; null: as in the protocol."""
 
