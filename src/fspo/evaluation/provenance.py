@@ -13,6 +13,7 @@ from fspo.modeling.reduction import Reduction
 from fspo.paths import expanded
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.sampling import check_no_leak
+from fspo.training.config import AGAINST_REFERENCE
 
 __all__ = [
     "Provenance",
@@ -23,9 +24,6 @@ __all__ = [
     "untraced",
     "untraced_note",
 ]
-
-_SCALED = frozenset({"ipo", "dpo", "robust-dpo", "hinge"})
-"""Objectives whose reward is beta times the margin over the reference."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +121,7 @@ def _read(folder: Path | None, before: tuple[Path, ...] = ()) -> Provenance:
     identity = json_beside(folder, "training.json").get("identity", {})
     settings = identity.get("config", {})
     counts = settings.get("ladder") or ([settings["shots"]] if settings.get("shots") else [])
-    beta = settings.get("beta") if settings.get("objective") in _SCALED else None
+    beta = settings.get("beta") if settings.get("objective") in AGAINST_REFERENCE else None
     return Provenance(
         tuple(sorted(map(int, counts))),
         None if beta is None else float(beta),

@@ -6,7 +6,6 @@ reason. How often the orders agree, and how often the first place wins, tells ho
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -17,6 +16,7 @@ from fspo.identity import digest
 from fspo.judging.verdicts import Comparison, Failure, Judgement, Preferred, Verdict
 from fspo.llm.batching import ask_all, mark_unusable
 from fspo.llm.quoting import Quotation, quoted
+from fspo.llm.replies import only_object
 from fspo.llm.types import Completion, CompletionRequest, LanguageModel, Message, identity_of, replies_of
 from fspo.preferences.types import User
 from fspo.progress import Scaled, Task
@@ -33,7 +33,6 @@ _FEW, _ENOUGH = 8, 100
 _SHOWN = 200
 """Characters of an answer that are shown, at most."""
 _PREFERRED = re.compile(r'"preferred"\s*:\s*"([^"{}]{1,20})"\s*[,}]')
-_OBJECT = re.compile(r"\s*(?:```(?:json)?)?\s*(\{.*\})[\s`.]*", re.DOTALL)
 _PLANTED = re.compile(r"preferred\W*[:=]", re.IGNORECASE)
 _LETTER = re.compile(r"\W*(?:answer|response|option)?\W*([AB])\b(?!['\u2019])[\W_]*$", re.IGNORECASE)
 _WORDS: dict[str, Preferred] = {"a": "first", "b": "second", "unclear": "tie", "tie": "tie"}
@@ -161,7 +160,7 @@ def failed_verdict(answer: Completion) -> Verdict | None:
 
 def _preferred(text: str, texts: Iterable[str]) -> Preferred | None:
     if _PLANTED.search(text) and any(map(_PLANTED.search, texts)):
-        return _WORDS.get(_stated(text).strip().lower())
+        return _WORDS.get(str(only_object(text).get("preferred", "")).strip().lower())
     found = _PREFERRED.findall(text)
     if found:  # thoughts may quote the other ways to answer first
         return _WORDS.get(found[-1].strip().lower())
@@ -169,16 +168,6 @@ def _preferred(text: str, texts: Iterable[str]) -> Preferred | None:
     if letter:
         return _WORDS[letter[1].lower()]
     return "tie" if text.strip().strip("\"'.").lower() == "unclear" else None
-
-
-def _stated(answer: str) -> str:
-    """What an answer that is one JSON object, and nothing else, says is preferred; empty for any other."""
-    found = _OBJECT.fullmatch(answer)
-    try:
-        stated = json.loads(found[1]) if found else {}
-    except (ValueError, RecursionError):
-        return ""
-    return str(stated.get("preferred", ""))
 
 
 def readable(

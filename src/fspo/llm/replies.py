@@ -6,6 +6,7 @@ answer without text where asking again would give the same.
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from bisect import bisect
@@ -23,6 +24,7 @@ __all__ = [
     "Unusable",
     "cleaned",
     "counted",
+    "only_object",
     "read_reply",
     "said_in",
 ]
@@ -109,6 +111,7 @@ _TURN_ENDS = re.compile(
 )
 """Control tokens that a whole answer can end with."""
 _HINTS = re.compile(r"[<\[◁]")
+_OBJECT = re.compile(r"\s*(?:```(?:json)?)?\s*(\{.*\})[\s`.]*", re.DOTALL)
 _UNPRINTABLE = re.compile(r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 """Control characters, but tabs and line breaks, and the whole of a terminal's sequences, such as for colours."""
 
@@ -193,6 +196,16 @@ def read_reply(request: CompletionRequest, reply: object) -> Read | Unusable:
     if text is None:
         return Unusable("not readable", None, None, *used)
     return _answer(request, choice, message, reason, text, *used)
+
+
+def only_object(answer: str) -> Mapping[str, Any]:
+    """The JSON object that an answer is, in a fence of code or without; empty if it is or has anything else."""
+    found = _OBJECT.fullmatch(answer)
+    try:
+        stated: Mapping[str, Any] = json.loads(found[1]) if found else {}
+    except (ValueError, RecursionError):
+        return {}
+    return stated
 
 
 def _answer(

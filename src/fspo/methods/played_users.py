@@ -11,7 +11,6 @@ answer without a level is left out. Both are counted.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from typing import Any, TypeVar
 from fspo.errors import DataError
 from fspo.identity import digest
 from fspo.llm.batching import ask_all, mark_unusable
+from fspo.llm.replies import only_object
 from fspo.llm.types import Completion, CompletionRequest, LanguageModel, Message
 from fspo.methods.conversations import HIGHEST, LOWEST, Conversation
 from fspo.preferences.types import Turn, transcript
@@ -43,7 +43,6 @@ _AT_ONCE = 256
 _NOTHING_SAID = "Nothing yet."
 _LEVEL = re.compile(r'"level"\s*:\s*"?([1-5])(?:\.0)?"?\s*[,}]')
 _PLANTED = re.compile(r"level\W*[:=]", re.IGNORECASE)
-_OBJECT = re.compile(r"\s*(?:```(?:json)?)?\s*(\{.*\})[\s`.]*", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -203,11 +202,9 @@ def read_level(text: str, shown: Sequence[str] = ()) -> float | None:
     since the model may quote it.
     """
     if _PLANTED.search(text) and any(map(_PLANTED.search, shown)):
-        found = _OBJECT.fullmatch(text)
         try:
-            stated = json.loads(found[1])["level"] if found else None
-            return _in_bounds(float(stated)) if stated is not None else None
-        except (KeyError, TypeError, ValueError, RecursionError):
+            return _in_bounds(float(only_object(text)["level"]))
+        except (KeyError, TypeError, ValueError):
             return None
     if levels := _LEVEL.findall(text):
         return float(levels[-1])

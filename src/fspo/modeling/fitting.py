@@ -13,10 +13,12 @@ from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.sampling import TooFewPreferences
 from fspo.preferences.types import Preference
 
-__all__ = ["Fitted", "LongRow", "LongRows", "Room", "fitted", "long_rows", "more_of"]
+__all__ = ["AROUND_DESCRIPTION", "Fitted", "LongRow", "LongRows", "Room", "fitted", "long_rows", "more_of"]
 
 LongRows = Literal["leave-out", "refuse"]
 """What is done with preferences that a model can't read whole."""
+AROUND_DESCRIPTION = 16
+"""Tokens allowed for the words around a description, and for its being cut otherwise when it is read."""
 _SHOWN = 60
 
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from fspo.modeling.layouts import DEFAULT_LAYOUT, EARLIER_LAYOUT, LayoutName
 from fspo.modeling.reduction import Reduction
 
-__all__ = ["HARMLESS", "SMOOTHED", "LoraSettings", "Objective", "TrainingConfig"]
+__all__ = ["AGAINST_REFERENCE", "HARMLESS", "SMOOTHED", "LoraSettings", "Objective", "TrainingConfig"]
 
 HARMLESS = frozenset(
     {
@@ -30,8 +30,8 @@ HARMLESS = frozenset(
 
 Objective = Literal["pref-ft", "ipo", "dpo", "robust-dpo", "hinge", "simpo", "mirrored-contrast"]
 
-
-_AGAINST_REFERENCE = frozenset({"ipo", "dpo", "robust-dpo", "hinge"})
+AGAINST_REFERENCE = frozenset({"ipo", "dpo", "robust-dpo", "hinge"})
+"""Objectives whose reward is beta times the margin over the reference."""
 SMOOTHED = frozenset({"dpo", "robust-dpo", "simpo"})
 """Objectives that can assume labels to be wrong."""
 
@@ -259,7 +259,7 @@ class TrainingConfig(BaseModel):
     @property
     def compares_pairs(self) -> bool:
         """Whether the objective measures the margins of pairs against a reference model."""
-        return self.objective in _AGAINST_REFERENCE or (self.objective == "mirrored-contrast" and self.bias_weight > 0)
+        return self.objective in AGAINST_REFERENCE or (self.objective == "mirrored-contrast" and self.bias_weight > 0)
 
     @property
     def follows_observer(self) -> bool:
@@ -346,9 +346,9 @@ class TrainingConfig(BaseModel):
             raise ValueError("responses: only the observer knows how others compare; set target: observer, or leave 2")
         if self.responses > 2 and self.precompute_reference:
             raise ValueError("responses: the reference is asked beforehand about labelled pairs alone; leave one out")
-        if self.length_weight and self.objective not in _AGAINST_REFERENCE:
+        if self.length_weight and self.objective not in AGAINST_REFERENCE:
             raise ValueError(
-                f"length_weight: {self.objective} has none; choose {', '.join(sorted(_AGAINST_REFERENCE))}, or set 0"
+                f"length_weight: {self.objective} has none; choose {', '.join(sorted(AGAINST_REFERENCE))}, or set 0"
             )
         return self
 

@@ -17,7 +17,7 @@ from transformers import TrainerCallback
 from fspo.errors import ConfigError, DataError, StorageError, TrainingError
 from fspo.files import check_unclaimed, full_disk_explained, locked, read_json, storage_error, write_json
 from fspo.identity import digest, same
-from fspo.modeling.fitting import Fitted, Room, fitted
+from fspo.modeling.fitting import AROUND_DESCRIPTION, Fitted, Room, fitted
 from fspo.modeling.folders import ADAPTERS, MODEL, TOKENIZER_FILES
 from fspo.modeling.generation import evaluating
 from fspo.modeling.loading import context_length, fast_dtype, reading_limit
@@ -77,9 +77,6 @@ MEMORY_ADVICE = (
     "checkpoint, or begin again with fewer queries, shots or users_per_step, or a smaller max_length"
 )
 """What to do where a device has too little memory for a training."""
-
-_AROUND_DRAFT = 16
-"""More tokens than the words around a description have."""
 
 TRAINING_FILE = "training.json"
 """What was trained on what, and whether it is finished."""
@@ -645,7 +642,7 @@ def fitted_for(config: TrainingConfig, dataset: PreferenceDataset, renderer: Epi
     """
     room = Room(
         renderer,
-        drafted=config.description_tokens + _AROUND_DRAFT if config.describe == "own" else 0,
+        drafted=config.description_tokens + AROUND_DESCRIPTION if config.describe == "own" else 0,
         learns_description=config.describe == "gold",
     )
     return fitted(dataset, [room], config.long_rows, **{"setting": "long_rows", "file": "The training part", **named})

@@ -19,6 +19,7 @@ from fspo.evaluation.scoring.descriptions import Describer
 from fspo.evaluation.scoring.eval_episodes import Condition, Pass, Trial
 from fspo.evaluation.scoring.variations import Probe, Trim
 from fspo.evaluation.scoring.weights import LoadableModel
+from fspo.modeling.fitting import AROUND_DESCRIPTION
 from fspo.modeling.reduction import Reduction
 from fspo.modeling.rendering import Context
 from fspo.preferences.types import Episode
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from fspo.modeling.rendering import EpisodeRenderer, TokenizedEpisode
 
 __all__ = [
-    "AROUND_DESCRIPTION",
     "ROUNDING",
     "Score",
     "ScoredEpisode",
@@ -47,9 +47,6 @@ T = TypeVar("T")
 
 ROUNDING = 1e-3
 """Nats, of a sum over the tokens of a response, below which a margin is rounding and no decision."""
-
-AROUND_DESCRIPTION = 16
-"""Tokens allowed for the words around a description, and for its being cut otherwise when it is read."""
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,8 @@ from dataclasses import dataclass, replace
 from fspo.errors import DataError
 from fspo.evaluation.config import EvaluationConfig
 from fspo.evaluation.scoring.eval_episodes import Trial, build_trials, short_users
-from fspo.evaluation.scoring.logprob_scores import AROUND_DESCRIPTION
 from fspo.methods.table import METHODS, MethodContext
-from fspo.modeling.fitting import LongRows, Room, fitted
+from fspo.modeling.fitting import AROUND_DESCRIPTION, LongRows, Room, fitted
 from fspo.modeling.rendering import EpisodeRenderer
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.sampling import short_users_said
