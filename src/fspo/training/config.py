@@ -168,7 +168,11 @@ class TrainingConfig(BaseModel):
         description="describe: weight of the loss on descriptions, relative to the loss on responses.",
     )
     description_beta: float = Field(default=0.1, gt=0, description="describe own: beta of the IPO loss on two drafts.")
-    description_tokens: int = Field(default=40, ge=1, description="describe own: maximum length of a draft, in tokens.")
+    description_tokens: int = Field(
+        default=40,
+        ge=1,
+        description="describe gold or own: maximum length of a description that the model writes, in tokens.",
+    )
     drafts: int = Field(default=4, ge=2, description="describe own: drafts of each user's description in a step.")
     closeness: Literal["sentences", "words"] = Field(
         default="sentences",
