@@ -376,9 +376,12 @@ def test_an_answer_depends_on_the_seed_and_the_person(trained: FSPOTrainer) -> N
     assert trained.generate("u0", "And?", max_new_tokens=4, temperature=0, guidance=1.0) is not None
 
 
-def test_a_policy_is_saved_elsewhere_and_trained_on(trained: FSPOTrainer, tmp_path: Path) -> None:
+def test_a_policy_is_saved_elsewhere_and_trained_on(
+    trained: FSPOTrainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
     trained.save_model()
-    trained.save_model(tmp_path / "copy")
+    trained.save_model("~/copy")
     copied, original = weights(tmp_path / "copy"), weights(Path(trained.args.output_dir))
     assert same(copied, original)
     trained.save_model(tmp_path / "copy")

@@ -258,7 +258,7 @@ class FSPOTrainer:
             TrainingError: the training of `args.output_dir` is not finished.
             StorageError: the disk is full.
         """
-        folder = Path(self.args.output_dir if output_dir is None else output_dir)
+        folder = Path(self.args.output_dir if output_dir is None else expanded(output_dir))
         if folder.resolve() == Path(self.args.output_dir).resolve():
             if not self._finished:
                 raise TrainingError(f"The policy of {folder} is not trained yet; call train(), which writes it there.")
