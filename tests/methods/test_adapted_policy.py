@@ -95,6 +95,15 @@ def test_messages_have_the_text_that_a_method_writes(tiny_model_path: Path, ttt:
 def test_what_cannot_be_adapted_is_refused(ttt: AdaptedPolicy, tiny_model_path: Path) -> None:
     with pytest.raises(ConfigError, match="guidance would need those of two people"):
         ttt.generate(SHOTS, "What now?", guidance=1.0)
+    about: dict[str, Any] = {"description": "Likes marks."}
+    for described in (
+        lambda: ttt.generate(SHOTS, "What now?", **about),
+        lambda: ttt.stream(SHOTS, "What now?", **about),
+        lambda: ttt.messages(SHOTS, "What now?", **about),
+        lambda: ttt.reward(SHOTS, "What now?", ["Yes."], **about),
+    ):
+        with pytest.raises(ConfigError, match="'ttt' adapts to preferences alone"):
+            described()
     with pytest.raises(ConfigError, match=r"'fspo' adapts to no user.*ttt"):
         AdaptedPolicy.adapt(tiny_model_path, "fspo")
     with pytest.raises(ConfigError, match="adapts to no user"):

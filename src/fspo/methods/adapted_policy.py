@@ -38,10 +38,11 @@ __all__ = ["AdaptedPolicy"]
 class AdaptedPolicy(Policy):
     """A policy that a method's own code changes for each person, such as that of `p-rlhf` or `ttt`.
 
-    It answers and ranks as every `Policy` does. All that it knows of a person comes from the preferences: descriptions
-    are not shown. Its reward is measured against the same reference as in an evaluation: the weights that training
-    started from, which see the shots that the policy sees; or, of a model that was not trained, the bare model. There
-    is no guidance, which would need the policies of two people at once.
+    It answers and ranks as every `Policy` does. All that it knows of a person comes from the preferences: a person's
+    description is not shown, and the argument `description` is refused. Its reward is measured against the same
+    reference as in an evaluation: the weights that training started from, which see the shots that the policy sees; or,
+    of a model that was not trained, the bare model. There is no guidance, which would need the policies of two people
+    at once.
 
     Attributes:
         row: the method and its settings.
@@ -135,7 +136,15 @@ class AdaptedPolicy(Policy):
     def shown(
         self, person: Person, prompt: PromptLike, description: str | None = None, *, mirrored: bool = False
     ) -> Prompt:
-        """As of `Policy`, without any description."""
+        """As of `Policy`, without any description.
+
+        Raises:
+            ConfigError: a description is given.
+        """
+        if description:
+            raise ConfigError(
+                f"'{self.row.name}' adapts to preferences alone and shows no description; leave description out."
+            )
         return super().shown(person, prompt, "", mirrored=mirrored)
 
     def generate_batch(
@@ -149,7 +158,7 @@ class AdaptedPolicy(Policy):
     ) -> list[Reply]:
         """As of `Policy`; the prompts of one person are answered side by side."""
         settings = self._plain(sampling)
-        prompts = self._numbered(self.shown(person_of(person), prompt) for person, prompt in requests)
+        prompts = self._numbered(self.shown(person_of(person), prompt, description) for person, prompt in requests)
         return answer_per_user(self.adaptation, prompts, settings, seed=seed, batch_size=batch_size)
 
     def stream(
@@ -163,7 +172,7 @@ class AdaptedPolicy(Policy):
     ) -> Iterator[str]:
         """As of `Policy`."""
         settings = self._plain(sampling)
-        (shown,) = self._numbered([self.shown(person_of(person), prompt)])
+        (shown,) = self._numbered([self.shown(person_of(person), prompt, description)])
 
         @contextmanager
         def enter() -> Iterator[torch.nn.Module]:
@@ -178,7 +187,7 @@ class AdaptedPolicy(Policy):
         self, person: PersonLike, prompt: PromptLike, *, description: str | None = None, reserve: int = 128
     ) -> list[Message]:
         """As of `Policy`, with the text that the method writes about the person; no message shows changed weights."""
-        shown = self.shown(person_of(person), prompt)
+        shown = self.shown(person_of(person), prompt, description)
         with self.adaptation.for_user(shown.shots) as view:
             return view.renderer.messages(shown.shots, shown.text, view.text, reserve=reserve)
 
