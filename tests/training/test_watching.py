@@ -204,10 +204,18 @@ def test_own_metrics_leave_a_model_in_memory_with_the_attention_of_training(
     assert model.config._attn_implementation == "eager"
 
 
-@pytest.mark.parametrize("found", [3, {"words": "many"}])
-def test_own_metrics_are_names_and_numbers(tiny_model_path: Path, tmp_path: Path, found: Any) -> None:
-    made = watched(tiny_model_path, tmp_path / "out", compute_metrics=lambda policy: found)
-    with pytest.raises(ConfigError, match="must return names and numbers"):
+@pytest.mark.parametrize(
+    ("found", "message"),
+    [
+        (3, "must return names and numbers"),
+        ({"words": "many"}, "must return names and numbers"),
+        ({"margin_accuracy": 1.0}, "'margin_accuracy', which is a metric of fspo"),
+    ],
+)
+def test_own_metrics_are_new_names_and_numbers(tiny_model_path: Path, tmp_path: Path, found: Any, message: str) -> None:
+    settings: dict[str, Any] = {"eval_dataset": others(), "evaluate_episodes": 1}
+    made = watched(tiny_model_path, tmp_path / "out", compute_metrics=lambda policy: found, **settings)
+    with pytest.raises(ConfigError, match=message):
         made.evaluate()
 
 

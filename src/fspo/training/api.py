@@ -87,7 +87,8 @@ class FSPOTrainer:
             callbacks: of transformers, as its Trainer takes them: instances or classes of `TrainerCallback`.
             compute_metrics: gets the policy as it is now and returns metrics of your own, by name. It is called at
                 every evaluation (`args.evaluate_every`, with or without an eval_dataset) and by `evaluate`; its
-                metrics are named `eval_NAME` in `metrics.jsonl` and in the trackers.
+                metrics are named `eval_NAME` in `metrics.jsonl` and in the trackers, and can't have the name of one of
+                fspo's, such as `margin_accuracy`.
             observer: gives the effects that `target="observer"` aims at, such as `fspo.judging.observer.Observer`.
             progress: shows every step; by default a line on standard error every 20 seconds.
             **unknown_arguments: refused, naming what to give instead.
@@ -172,7 +173,8 @@ class FSPOTrainer:
         """Metrics on `args.evaluate_episodes` episodes of held-out people, such as `eval_margin_accuracy`.
 
         Raises:
-            ConfigError: `compute_metrics` returned something else than names and numbers.
+            ConfigError: `compute_metrics` returned something else than names and numbers, or the name of a metric of
+                fspo.
             DataError: there is no held-out table, it shares a user or a question with the training's, or none of its
                 users has enough preferences.
         """
@@ -181,7 +183,7 @@ class FSPOTrainer:
             held_out = from_table(eval_dataset, file="eval_dataset")
             check_no_leak(self._training.dataset, held_out, name="evaluation")
         if held_out is None and self._compute_metrics is not None:
-            return self._loop.trainer.own_metrics()
+            return self._loop.trainer.with_own_metrics({})
         if held_out is None:
             raise DataError(
                 "There is nothing to evaluate on; give an eval_dataset of other people and other questions."
@@ -191,7 +193,7 @@ class FSPOTrainer:
         units = self._training.units(held_out, loop.renderer)
         with self._entered():
             figures = mean_figures(loop.policy, units, self._training.config, reference)
-        return {f"eval_{name}": value for name, value in figures.items()} | loop.trainer.own_metrics()
+        return loop.trainer.with_own_metrics({f"eval_{name}": value for name, value in figures.items()})
 
     @property
     def policy(self) -> Policy:

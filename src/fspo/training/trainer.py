@@ -184,7 +184,7 @@ class PolicyTrainer(Trainer):
         if "loss" in logs:
             logs |= self._figures | self._speed()
             if self._config.evaluate_every and self.state.global_step % self._config.evaluate_every == 0:
-                logs |= self.evaluate_episodes() | self.own_metrics()
+                logs |= self.with_own_metrics(self.evaluate_episodes())
             if self.is_world_process_zero():
                 append_jsonl(self._folder / METRICS_FILE, {"step": self.state.global_step, **logs})
                 if self.listener is not None:
@@ -213,24 +213,26 @@ class PolicyTrainer(Trainer):
         found = means([row for part in processes.collected(rows) for row in part])
         return {f"eval_{name}": value for name, value in found.items()}
 
-    def own_metrics(self) -> dict[str, float]:
-        """What `measure` gives, as `eval_NAME`; it changes nothing in what is drawn after it.
+    def with_own_metrics(self, found: Mapping[str, float]) -> dict[str, float]:
+        """`found` and what `measure` gives, as `eval_NAME`; it changes nothing in what is drawn after it.
 
         Raises:
-            ConfigError: it gives something else than names and numbers.
+            ConfigError: it gives something else than names and numbers, or a name that `found` has.
         """
         if self.measure is None:
-            return {}
+            return dict(found)
         state = checkpoints.random_state()
         try:
-            found = self.measure()
+            own = self.measure()
         finally:
             checkpoints.restore_random_state(*state)
-        if not isinstance(found, Mapping) or not all(isinstance(value, int | float) for value in found.values()):
+        if not isinstance(own, Mapping) or not all(isinstance(value, int | float) for value in own.values()):
+            raise ConfigError(f"compute_metrics must return names and numbers, such as {{'words': 12.0}}, not {own!r}.")
+        if taken := [name for name in own if f"eval_{name}" in found]:
             raise ConfigError(
-                f"compute_metrics must return names and numbers, such as {{'words': 12.0}}, not {found!r}."
+                f"compute_metrics returned '{taken[0]}', which is a metric of fspo; name yours differently."
             )
-        return {f"eval_{name}": float(value) for name, value in found.items()}
+        return {**found, **{f"eval_{name}": float(value) for name, value in own.items()}}
 
     def remember(self, margins: Mapping[int, Margins], validation: Mapping[int, Margins]) -> None:
         """Take the reference's margins of these episodes, by their numbers, instead of asking it in every step."""
