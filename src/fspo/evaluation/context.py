@@ -73,7 +73,8 @@ class Evaluation:
     def log_probs(self, answers: Sequence[Answer]) -> list[float]:
         """Mean log-probs a token of answers under the base model given the prompt alone, in nats."""
         base, path = self.weights.loadable(None, "none"), self.out / "fluency.jsonl"
-        return answer_log_probs(base, answers, path=path, progress=self.progress)
+        turns = {query.prompt: query.turns for trial in self.trials for query in trial.own.queries if query.turns}
+        return answer_log_probs(base, answers, conversations=turns, path=path, progress=self.progress)
 
     def trained(self, method: str) -> Provenance:
         """How a method's policy was trained; empty for reward models."""

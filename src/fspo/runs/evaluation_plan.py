@@ -399,13 +399,16 @@ class _Counted:
         """The share of these answers that is left to be drawn."""
         return self.left(path, Answer, lambda: answerer.wanted(trials, sampling), self.config.answer_batch)
 
-    def _unmeasured(self, path: Path, wanted: Collection[str]) -> int:
+    def _unmeasured(self, path: Path, wanted: Mapping[str, tuple[Trial, str, Preference]]) -> int:
         """How many of these answers are not read yet to measure how fluent they are."""
         if not self.begun:
             return len(wanted)
         base, answers = self.evaluation.weights.loadable(None, "none"), KeyedLog(path, Answer)
         fluency = KeyedLog(self.evaluation.out / "fluency.jsonl", Fluency)
-        return sum(key not in answers or fluency_key(base, answers[key]) not in fluency for key in wanted)
+        return sum(
+            key not in answers or fluency_key(base, answers[key], query.turns) not in fluency
+            for key, (_, _, query) in wanted.items()
+        )
 
     def _prompt_tokens(self, renderer: EpisodeRenderer) -> float:
         """Tokens of the prompts that are answered; the shots of a user are read once."""

@@ -50,6 +50,15 @@ def test_alpaca_evals_files_need_no_user(tmp_path: Path) -> None:
     assert texts(found) == {"a/b": ["0.", "1.", "2."], "gpt": ["0.", "1.", "2."]}
 
 
+def test_the_turns_of_a_conversation_are_kept_beside_its_transcript() -> None:
+    said = [("user", "Hi."), ("assistant", "Hello!"), ("user", "Why?")]
+    talk = [{"role": role, "content": text} for role, text in said]
+    found = read_answers([*WIDE, WIDE[0] | {"prompt": talk}])
+    ((text, turns),) = found.conversations.items()
+    assert [prompt for _, prompt in found.asked] == ["Why?", text]
+    assert [(turn.role, turn.text) for turn in turns] == said
+
+
 def test_what_rows_say_of_a_user_is_kept() -> None:
     told: list[dict[str, Any]] = [
         WIDE[0] | {"persona": "Likes it short.", "traits": {"length": -1}},

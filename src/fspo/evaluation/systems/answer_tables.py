@@ -13,7 +13,7 @@ from fspo.identity import digest
 from fspo.preferences.columns import NAMES, TableNames, rename
 from fspo.preferences.formats import TRL_USER, numbered_rows
 from fspo.preferences.tables import find_tables, stem_of
-from fspo.preferences.types import User, transcript
+from fspo.preferences.types import Turn, User, transcript
 from fspo.preferences.validation import ColumnsError, Faults, Problem, missing_columns, parse_turns, parse_user
 from fspo.printing import column_option, counted, nearest, option, suggestion
 
@@ -50,6 +50,7 @@ class SystemAnswers:
         places: user -> file and row where the user occurs first.
         anybody: whether the rows name no user. Each prompt then counts as a user of its own.
         notes: what was left out or is odd, in sentences.
+        conversations: the turns of the prompts that are conversations, by their transcripts.
     """
 
     answers: Mapping[str, Mapping[Asked, str]]
@@ -57,6 +58,7 @@ class SystemAnswers:
     places: Mapping[str, Place]
     anybody: bool
     notes: tuple[str, ...]
+    conversations: Mapping[str, tuple[Turn, ...]] = field(default_factory=dict)
 
     @property
     def asked(self) -> list[Asked]:
@@ -144,6 +146,7 @@ class _Reader:
     unnamed: Place | None = None
     met: dict[str, None] = field(default_factory=dict)
     """The columns of all rows."""
+    conversations: dict[str, tuple[Turn, ...]] = field(default_factory=dict)
 
     def read(self, file: str, stem: str, rows: Iterable[tuple[int, dict[str, Any]]], faults: Faults) -> None:
         """Read one table."""
@@ -184,9 +187,8 @@ class _Reader:
                 f"A comparison needs the answers of at least two systems, and there is {there}; name the file of "
                 "another one too."
             )
-        return SystemAnswers(
-            self.answers, self.users, self.places, anybody=self.named is None, notes=tuple(self._notes())
-        )
+        notes, anybody = tuple(self._notes()), self.named is None
+        return SystemAnswers(self.answers, self.users, self.places, anybody, notes, self.conversations)
 
     def _notes(self) -> Iterator[str]:
         if self.repeated:
@@ -206,7 +208,10 @@ class _Reader:
             yield f"The column '{name}' has numbers only and is taken as a system; name the systems with {_naming()}."
 
     def _row(self, row: Mapping[str, Any], file: str, stem: str, number: int) -> None:
-        prompt = _prompt(row, file, number)
+        turns = _prompt(row, file, number)
+        prompt = transcript(turns)
+        if len(turns) > 1:
+            self.conversations[prompt] = turns
         user = self._user(row, prompt, file, number)
         found = self._answers(row, file, stem, number)
         for system, text in found.items():
@@ -280,18 +285,18 @@ class _Reader:
         return {name: _text(row[name], name, file, number) for name in names}
 
 
-def _prompt(row: Mapping[str, Any], file: str, number: int) -> str:
+def _prompt(row: Mapping[str, Any], file: str, number: int) -> tuple[Turn, ...]:
     if "prompt" not in row:
         named = column_option({"prompt": nearest("prompt", row) or "NAME"})
         what = f"the row has the columns: {', '.join(row) or 'none'}. Name yours with {named}."
         raise missing_columns(["prompt"], what, file, number)
     prompt = row["prompt"]
     if isinstance(prompt, list):
-        return transcript(parse_turns(prompt, "prompt", file, number))
+        return parse_turns(prompt, "prompt", file, number)
     if not isinstance(prompt, str) or not prompt.strip():
         what = "empty; fill it in or delete the row." if prompt is None or isinstance(prompt, str) else "must be text."
         raise Problem(number, "prompt", what).error(file)
-    return prompt
+    return (Turn("user", prompt),)
 
 
 def _text(value: Any, column: str, file: str, number: int) -> str | None:

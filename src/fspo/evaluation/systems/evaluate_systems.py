@@ -163,7 +163,10 @@ def _qualities(
     if model is not None:
         weights = Weights(model, {}, dtype=config.dtype, max_length=config.max_length, layout=config.layout)
         base = weights.loadable(None, "none")
-        fluencies = answer_log_probs(base, everything, path=out / "fluency.jsonl", progress=progress)
+        turns = systems.given.conversations
+        fluencies = answer_log_probs(
+            base, everything, conversations=turns, path=out / "fluency.jsonl", progress=progress
+        )
     closeness, log_probs = Closeness({answer.prompt for answer in everything}), iter(fluencies)
     return {
         key: {row.item: measure_quality(row.prompt, row.text, next(log_probs), closeness) for row in rows}
