@@ -6,6 +6,7 @@ import copy
 import io
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -28,7 +29,7 @@ from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.formats import from_table, to_trl_rows
 from fspo.progress import PlainProgress, Silent
 from fspo.training.config import Objective
-from fspo.training.train import TRAINING_FILE
+from fspo.training.train import TRAINING_FILE, Training
 from tests.training.helpers import small_dataset
 from tests.training.test_train import figures, interrupted_after, same, weights
 from tests.training.train_tiny import tiny_settings, train_tiny
@@ -238,6 +239,26 @@ def test_interrupted_and_called_again_it_reaches_the_same_weights(
     assert first.train().global_step == 4
     assert same(weights(tmp_path / "policy"), weights(Path(trained.args.output_dir)))
     assert figures(tmp_path / "policy") == figures(Path(trained.args.output_dir))
+
+
+def test_a_training_that_another_call_finishes_in_the_meantime_is_not_repeated(
+    trained: FSPOTrainer, tiny_model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = Training.loop
+
+    def loop(self: Training, *, finished: bool = False) -> Any:
+        made = make(self, finished=finished)
+        if not finished:
+            shutil.copytree(trained.args.output_dir, self.out, dirs_exist_ok=True)
+        return made
+
+    monkeypatch.setattr(Training, "loop", loop)
+    interrupted_after(monkeypatch, 0)
+    made = trainer(tiny_model_path, tmp_path / "policy", peft_config=ADAPTERS)
+    assert made.train().global_step == 4
+    assert read_json(tmp_path / "policy" / TRAINING_FILE)["finished"] is True
+    question = ("u0", "What about book 99?", ["It was good, 99!", "It was bad and slow, 99."])
+    assert made.reward(*question) == pytest.approx(trained.reward(*question), abs=1e-4)
 
 
 @pytest.mark.parametrize("lora", [ADAPTERS, None])

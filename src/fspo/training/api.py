@@ -162,8 +162,8 @@ class FSPOTrainer:
                 self._forget_what_was_begun()
             loop, self._begun = self._loop, True
             with self._own_attention():
-                self._training.run(loop, self._progress)
-            self._finished = True
+                trained = self._training.run(loop, self._progress)
+            self._held, self._finished = self._held if trained else None, True
         records = read_jsonl(Path(self.args.output_dir) / METRICS_FILE)
         loss = sum(record["loss"] for record in records) / max(1, len(records))
         return TrainOutput(len(records), loss, records[-1] if records else {})

@@ -363,15 +363,22 @@ class Training:
 
     @full_disk_explained()
     @out_of_memory_explained(TrainingError, MEMORY_ADVICE)
-    def run(self, loop: Loop, progress: Progress) -> None:
+    def run(self, loop: Loop, progress: Progress) -> bool:
         """Train from the newest complete checkpoint on, and write the policy.
 
+        Returns:
+            Whether the loop was trained; another call may have finished the training while the loop was made.
+
         Raises:
+            ConfigError: another call has begun another training in the folder.
             TrainingError: the loss is not a number.
             StorageError: the disk is full, or another training is at work in the folder.
         """
         with self._alone():
-            self._run(loop, progress)
+            finished = self.is_finished()
+            if not finished:
+                self._run(loop, progress)
+        return not finished
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
