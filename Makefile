@@ -14,7 +14,7 @@ WORKERS ?= 4
 # Where it is set, each worker would compile all tests again.
 unexport PYTHONDONTWRITEBYTECODE
 CONFIG ?= configs/demo.yaml
-BENCHMARKS ?= episode_step step_profile training_step
+BENCHMARKS ?= episode_step training_step
 
 .PHONY: help install demo test check format docs bench clean
 
