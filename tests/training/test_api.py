@@ -418,8 +418,10 @@ def test_a_policy_is_saved_elsewhere_and_trained_on(
 
 def test_an_unfinished_policy_is_not_passed_off(tiny_model_path: Path, tmp_path: Path) -> None:
     made = trainer(tiny_model_path, tmp_path / "policy")
-    with pytest.raises(TrainingError, match="not trained yet"):
-        made.save_model()
+    for place in (None, tmp_path / "elsewhere"):
+        with pytest.raises(TrainingError, match="not trained yet"):
+            made.save_model(place)
+    assert not (tmp_path / "elsewhere").exists()
 
 
 def test_trls_names_are_known_or_explained(tmp_path: Path) -> None:

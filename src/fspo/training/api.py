@@ -230,8 +230,7 @@ class FSPOTrainer:
             DataError: there is no such user, no preference to swap, or no response.
         """
         check_against(against)
-        stepped = self._begun and self._held is not None and self._held.trainer.state.global_step > 0
-        if against == "reference" and not (self._finished or stepped or self._training.config.objective == "pref-ft"):
+        if against == "reference" and not (self._is_trained or self._training.config.objective == "pref-ft"):
             raise TrainingError(
                 "The policy is not trained yet, so it equals its reference and every reward would be 0; call train() "
                 "first. Policy.load(folder) reads a policy that was trained before."
@@ -257,17 +256,25 @@ class FSPOTrainer:
 
         Raises:
             ConfigError: the folder holds something else.
-            TrainingError: the training of `args.output_dir` is not finished.
+            TrainingError: nothing is trained yet; or, for `args.output_dir`, the training is not finished.
             StorageError: the disk is full.
         """
         folder = Path(self.args.output_dir if output_dir is None else expanded(output_dir))
+        if not self._is_trained:
+            raise TrainingError("The policy is not trained yet; call train() first, which writes it to output_dir.")
         if folder.resolve() == Path(self.args.output_dir).resolve():
             if not self._finished:
-                raise TrainingError(f"The policy of {folder} is not trained yet; call train(), which writes it there.")
+                raise TrainingError(f"The training of {folder} is not finished; train() writes its policy there.")
             return
         if folder.exists() and not is_policy(folder) and (not folder.is_dir() or any(folder.iterdir())):
             raise ConfigError(f"{folder} holds something that is no policy; name an empty or a new folder.")
         self._training.save(self.model, folder)
+
+    @property
+    def _is_trained(self) -> bool:
+        """Whether a step at least was made."""
+        stepped = self._begun and self._held is not None and self._held.trainer.state.global_step > 0
+        return self._finished or stepped
 
     @property
     def _loop(self) -> Loop:
