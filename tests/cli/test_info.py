@@ -94,7 +94,7 @@ def test_the_reference_says_what_the_commands_say(tmp_path: Path, capsys: pytest
     assert "\x08" not in text
 
 
-def test_a_model_card_tells_what_was_made_of_what() -> None:
+def test_a_model_card_tells_what_was_made_of_what(tmp_path: Path) -> None:
     config = load_config(ROOT / "configs/tiny.yaml")
     row = METHODS["fspo"]
     text = model_card(row, config, {})
@@ -109,6 +109,9 @@ def test_a_model_card_tells_what_was_made_of_what() -> None:
     assert "mirrored-contrast" in text
     named = model_card(row, config, {"fspo": {"reward_accuracy": estimate}}, {"reward": "antisymmetric"})
     assert "clustered by user; reward: antisymmetric." in named
+    (tmp_path / "tokenizer_config.json").touch()
+    own_tokenizer = 'AutoTokenizer.from_pretrained("FOLDER")'
+    assert own_tokenizer not in text and own_tokenizer in model_card(row, config, {}, policy=tmp_path)
 
 
 @pytest.mark.parametrize("name", ["fspo", "ipo", "fspo-rat"])

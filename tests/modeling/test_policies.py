@@ -164,8 +164,7 @@ def test_a_project_that_was_moved_loads_in_peft(
     shutil.copytree(tiny_model_path, old / "models" / "mine")
     monkeypatch.chdir(old)
     policy = adapted(load_model("models/mine"), 4)
-    save_policy(policy, Path("runs/p"), base="models/mine", method="ipo", readme="# A card")
-    assert (old / "runs" / "p" / "README.md").read_text() == "# A card"
+    save_policy(policy, Path("runs/p"), base="models/mine", method="ipo")
     monkeypatch.chdir(tmp_path)
     old.rename(new)
     monkeypatch.chdir(new)

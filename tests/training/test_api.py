@@ -165,6 +165,7 @@ def test_a_model_in_memory_trains_like_its_name(trained: FSPOTrainer, tiny_model
     assert read_card(tmp_path / "object").base == str(tiny_model_path)
     assert not (tmp_path / "object" / "base").exists()
     assert load_tokenizer(tmp_path / "object").get_vocab() == tokenizer.get_vocab()
+    assert 'AutoTokenizer.from_pretrained("FOLDER")' in (tmp_path / "object" / "README.md").read_text()
 
 
 @pytest.mark.parametrize("adapters", [LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj"]), None])
@@ -218,6 +219,9 @@ def test_pefts_configuration_is_taken_as_it_is(tiny_model_path: Path, tmp_path: 
     other.train()
     assert same(weights(tmp_path / "ours"), weights(tmp_path / "theirs"))
     assert theirs.task_type is None
+    card = (tmp_path / "theirs" / "README.md").read_text()
+    assert "AutoPeftModelForCausalLM" in card and 'AutoTokenizer.from_pretrained("FOLDER")' not in card
+    assert "peft_config:\n  lora_alpha: 32\n  r: 4\n  target_modules:\n  - q_proj\n" in card and "lora:" not in card
     assert read_json(tmp_path / "theirs" / TRAINING_FILE)["identity"]["adapters"]["r"] == 4
     with pytest.raises(ConfigError, match=r"adapters\.lora_alpha = 32, and now"):
         trainer(tiny_model_path, tmp_path / "theirs", peft_config=LoraConfig(r=8, target_modules=["q_proj"]))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from fspo.files import FolderKind
 
-__all__ = ["ADAPTERS", "MODEL", "POLICY", "TOKENIZER_FILES"]
+__all__ = ["ADAPTERS", "MODEL", "POLICY", "TOKENIZER_FILES", "has_tokenizer"]
 
 TOKENIZER_FILES = (
     "tokenizer*",
@@ -32,3 +34,8 @@ POLICY = FolderKind(
     may=("adapter_*", f"{ADAPTERS}/adapter_*", f"{ADAPTERS}/README.md", "companion.*", *MODEL.needs, *_BESIDE),
 )
 """What `save_policy` writes; a folder where a policy was trained holds records of the training too."""
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Whether the folder of a model or policy has a tokenizer; a policy without one uses that of the model below it."""
+    return (folder / "tokenizer_config.json").is_file()

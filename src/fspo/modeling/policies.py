@@ -26,7 +26,7 @@ from transformers import PreTrainedModel
 from fspo.errors import FspoError, ModelError
 from fspo.files import check_replaceable, full_disk_explained, replace_folder, write_json
 from fspo.modeling import builtin_model
-from fspo.modeling.folders import ADAPTERS, MODEL, POLICY, TOKENIZER_FILES
+from fspo.modeling.folders import ADAPTERS, MODEL, POLICY, TOKENIZER_FILES, has_tokenizer
 from fspo.modeling.loading import load_model, load_tokenizer
 from fspo.modeling.merging import ADAPTER_CONFIG, ADAPTER_WEIGHTS, join_adapters
 from fspo.modeling.model_names import POLICY_FILE, policy_record
@@ -107,7 +107,6 @@ def save_policy(
     home: Path | None = None,
     tokenizer: Any = None,
     weights: Mapping[str, torch.Tensor] | None = None,
-    readme: str | None = None,
 ) -> Path:
     """Write a policy whole or not at all, and return its folder.
 
@@ -116,7 +115,7 @@ def save_policy(
     of the model that training began with. `home` is where the caller will move the folder, if elsewhere: a `start`
     that lies beside it is recorded relative to it, so that a folder of policies can be moved. `tokenizer` is written
     too, where it is another one than that of `start` or of the base model. `weights` are the model's by name, where the
-    model itself holds but a part of them. `readme` is the text of the model card.
+    model itself holds but a part of them. There is no model card.
 
     Raises:
         StorageError: the disk is full or the folder can't be written.
@@ -134,7 +133,7 @@ def save_policy(
             base, adapters = below.base, ()
             with quietly():
                 model.save_pretrained(staging, state_dict=weights)  # type: ignore[operator]
-        inherited = start is not None and below.adapters and (start / "tokenizer_config.json").is_file()
+        inherited = start is not None and below.adapters and has_tokenizer(start)
         if tokenizer is None and (inherited or not adapters):
             tokenizer = load_tokenizer(start or base)
         if tokenizer is not None:
@@ -142,8 +141,6 @@ def save_policy(
         place = _place(base, (home or folder).resolve())
         card = PolicyCard(base, adapters, method, origin, dict(details or {}), place)
         write_json(staging / POLICY_FILE, {"format": _FORMAT, **asdict(card)})
-        if readme is not None:
-            (staging / "README.md").write_text(readme, encoding="utf-8")
     return folder
 
 

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from fspo.methods.table import Method
+from fspo.modeling.folders import has_tokenizer
 from fspo.modeling.model_names import is_hub_id
 from fspo.printing import counted
 from fspo.runs.config import RunConfig
@@ -32,18 +33,22 @@ def model_card(
     config: RunConfig,
     metrics: Mapping[str, Mapping[str, Estimate]],
     variants: Mapping[str, str] = MappingProxyType({}),
-    left_out: int = 0,
+    *,
+    policy: Path | None = None,
 ) -> str:
     """The card of one trained method as Markdown; `metrics` is the run's metrics.json, or empty before evaluation.
 
-    `variants` name the reward and the sampling that the figures are of; `left_out` counts preferences of the training
-    part that the model can't read whole.
+    `variants` name the reward and the sampling that the figures are of. `policy` is the folder of the policy, which
+    says how many preferences of the training part were left out, and whether it has a tokenizer.
     """
+    from fspo.training.train import left_out_of
+
     training = config.training_of(row)
     start = f"the policy `{row.starts_from}` of the same run" if row.starts_from else "the base model"
     # Cards are published: no folder of this machine stands in them.
     model = config.model if is_hub_id(config.model) or "/" not in config.model else Path(config.model).name
     data = "a dataset of one's own" if config.data is not None else "synthetic users and preferences"
+    left_out = 0 if policy is None else left_out_of(policy)
     facts = [
         f"Base model: `{model}`, whose licence applies",
         f"Starts from: {start}",
@@ -56,7 +61,13 @@ def model_card(
     ]
     results = _figures(metrics.get(row.name, {}), variants)
     return policy_card(
-        f"{row.title} ({config.name})", row.description, list(filter(None, facts)), row.shown, training, results
+        f"{row.title} ({config.name})",
+        row.description,
+        list(filter(None, facts)),
+        row.shown,
+        training,
+        results,
+        own_tokenizer=policy is not None and has_tokenizer(policy),
     )
 
 

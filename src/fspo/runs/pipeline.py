@@ -105,7 +105,6 @@ def train(
     `record` is called before each training, with what it is trained on and the policy's folder.
     """
     from fspo.training.callbacks import FirstSteps
-    from fspo.training.train import left_out_of
 
     whole, splits = dataset_of(folder), splits_of(folder)
     chosen = set(trained_methods(folder) if names is None else names)
@@ -158,7 +157,7 @@ def train(
                 )
             )
             if processes.is_first():
-                write_text(policy / "README.md", model_card(row, folder.config, {}, left_out=left_out_of(policy)))
+                write_text(policy / "README.md", model_card(row, folder.config, {}, policy=policy))
             made.append(policy)
         if processes.is_first():
             say_spent(folder, endpoints, progress)
@@ -209,13 +208,11 @@ def report(folder: RunFolder, benchmark: str = "") -> Path:
     """Write summary.json, the model cards and report.html from what is on disk; on a benchmark, report.html alone."""
     if benchmark:
         return write_report(folder.path, folder.report_on(benchmark), benchmark=benchmark)
-    from fspo.training.train import left_out_of
-
     metrics, details = need_results(folder), details_of(folder)
     for row in training_order(methods_of(folder.config)):
         if (folder.method(row.name) / "policy.json").is_file():
             place = folder.method(row.name)
-            card = model_card(row, folder.config, metrics, variants_of(details, row.name), left_out_of(place))
+            card = model_card(row, folder.config, metrics, variants_of(details, row.name), policy=place)
             write_text(place / "README.md", card)
     headline = ("reward_accuracy", "label_flip_rate", "user_swap_drop", "win_rate")
     write_json(

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import yaml
 
@@ -35,19 +36,28 @@ def policy_card(
     context: Context,
     training: TrainingConfig,
     results: Sequence[str] = ("Not evaluated yet.\n",),
+    *,
+    peft_config: Mapping[str, Any] | None = None,
+    own_tokenizer: bool = False,
 ) -> str:
     """The card as Markdown; the context is what the model sees of a user.
 
     `about` is one sentence. `facts` say what the policy was made from, and `results` what was measured, one line each.
+    `peft_config` are settings of peft in the place of `training.lora`. `own_tokenizer` says whether the policy's folder
+    has a tokenizer, as it always has with whole weights.
     """
     settings = training.model_dump(mode="json")
+    if peft_config is not None:
+        del settings["lora"]
+        settings["peft_config"] = dict(peft_config)
+    adapters = peft_config is not None or training.lora is not None
     return "\n".join(
         [
             f"# {title}\n",
             about + "\n",
             *(f"- {fact}" for fact in facts),
             "\n## How to use it\n",
-            *_usage(context, training),
+            *_usage(context, training, adapters=adapters, own_tokenizer=own_tokenizer or not adapters),
             "## Results\n",
             *results,
             _LIMITS,
@@ -64,7 +74,7 @@ def may_be_replaced(card: Path) -> bool:
     return not card.exists() or _LIMITS.encode() in card.read_bytes()
 
 
-def _usage(context: Context, training: TrainingConfig) -> list[str]:
+def _usage(context: Context, training: TrainingConfig, *, adapters: bool, own_tokenizer: bool) -> list[str]:
     """The words around people's texts, and how to load the policy with fspo and without."""
     shots, described = context in ("shots", "both"), context in ("description", "both")
     messages = example_messages(training.layout, shots=shots, description=described)
@@ -74,8 +84,8 @@ def _usage(context: Context, training: TrainingConfig) -> list[str]:
         if described and training.layout == "conversation"
         else ""
     )
-    auto, package = ("AutoPeftModelForCausalLM", "peft") if training.lora else ("AutoModelForCausalLM", "transformers")
-    base = 'model.peft_config["default"].base_model_name_or_path' if training.lora else '"FOLDER"'
+    auto, package = ("AutoPeftModelForCausalLM", "peft") if adapters else ("AutoModelForCausalLM", "transformers")
+    tokenizer = '"FOLDER"' if own_tokenizer else 'model.peft_config["default"].base_model_name_or_path'
     return [
         "With fspo, `FOLDER` being the policy's folder, and `person` rows of a person's own preferences:\n",
         "```python\nimport fspo\n\n"
@@ -87,7 +97,7 @@ def _usage(context: Context, training: TrainingConfig) -> list[str]:
         f"```python\nfrom {package} import {auto}\nfrom transformers import AutoTokenizer\n\n"
         f"messages = {json.dumps(messages, indent=4)}\n"
         f'model = {auto}.from_pretrained("FOLDER")\n'
-        f"tokenizer = AutoTokenizer.from_pretrained({base})\n"
+        f"tokenizer = AutoTokenizer.from_pretrained({tokenizer})\n"
         'options = {"add_generation_prompt": True, "return_tensors": "pt", "return_dict": True}\n'
         "inputs = tokenizer.apply_chat_template(messages, **options)\n"
         'answer = model.generate(**inputs, max_new_tokens=128)[0, inputs["input_ids"].shape[1] :]\n'

@@ -75,6 +75,18 @@ class Start:
             known["adapters"] = _as_json(self.adapters)
         return known
 
+    def peft_settings(self) -> dict[str, Any] | None:
+        """The settings of `adapters` that are not peft's defaults, ready for JSON; None without adapters.
+
+        The name of the base model is left out: it may be a folder.
+        """
+        if self.adapters is None:
+            return None
+        usual = _as_json(LoraConfig())
+        found = {name: value for name, value in _as_json(self.adapters).items() if value != usual.get(name)}
+        found.pop("base_model_name_or_path", None)
+        return found
+
     def hub_weights(self) -> dict[str, Any]:
         """The identity of the weights of a hub's model, None while they are not on this machine; empty of any other."""
         if self.in_memory or str(self.model) == BUILTIN_MODEL or Path(expanded(self.model)).is_dir():

@@ -15,10 +15,10 @@ from typing import Any
 from transformers import TrainerCallback
 
 from fspo.errors import ConfigError, DataError, StorageError, TrainingError
-from fspo.files import check_unclaimed, full_disk_explained, locked, read_json, storage_error, write_json
+from fspo.files import check_unclaimed, full_disk_explained, locked, read_json, storage_error, write_json, write_text
 from fspo.identity import digest, same
 from fspo.modeling.fitting import AROUND_DESCRIPTION, Fitted, Room, fitted
-from fspo.modeling.folders import ADAPTERS, MODEL, TOKENIZER_FILES
+from fspo.modeling.folders import ADAPTERS, MODEL, TOKENIZER_FILES, has_tokenizer
 from fspo.modeling.generation import evaluating
 from fspo.modeling.loading import context_length, fast_dtype, reading_limit
 from fspo.modeling.memory import out_of_memory_explained
@@ -436,6 +436,7 @@ class Training:
         details = {"context": self.context, "layout": self.config.layout, "training": self.identity["config"]}
         details |= {COMPANION: True} if self.companion is not None else {}
         if joined().is_main_process:
+            replaceable = may_be_replaced((home or folder) / "README.md")
             save_policy(
                 policy,
                 folder,
@@ -446,13 +447,14 @@ class Training:
                 home=home,
                 tokenizer=self.start.tokenizer,
                 weights=weights,
-                readme=self._card() if may_be_replaced((home or folder) / "README.md") else None,
             )
+            if replaceable:
+                write_text(folder / "README.md", self._card(own_tokenizer=has_tokenizer(folder)))
             if self.companion is not None:
                 save_companion(self.companion, policy, folder)
         return folder
 
-    def _card(self) -> str:
+    def _card(self, *, own_tokenizer: bool) -> str:
         """The model card; no folder of this machine stands in it, since cards are published."""
         base, start = str(self.start.name), self.start.policy
         model = base if is_hub_id(base) or "/" not in base else Path(base).name
@@ -462,7 +464,15 @@ class Training:
             f"Trained on: {counted(len(self.dataset), 'preferences')} of {counted(len(self.dataset.users), 'users')}",
         ]
         about = "A policy that adapts to a person from a few of their labelled preferences, trained with fspo."
-        return policy_card(self.method or "Personalised policy", about, facts, self.context, self.config)
+        return policy_card(
+            self.method or "Personalised policy",
+            about,
+            facts,
+            self.context,
+            self.config,
+            peft_config=self.start.peft_settings(),
+            own_tokenizer=own_tokenizer,
+        )
 
     def _measuring(self, renderer: EpisodeRenderer) -> StepCollator:
         # The user's own description would contradict mirrored labels.
