@@ -35,6 +35,8 @@ def said_of(config: RunConfig, *, begun: bool = False) -> list[str]:
         (f"  ipo: {{target: 6.0}}\n{MIRRORED}", "training.ipo.target", 3),
         (f"{MIRRORED}  ipo: {{drafts: 8}}\n", "training.ipo.drafts", 4),
         ("  fspo: {gamma: 1.0}\n  ipo: {scale: 2.0}\n", "training.fspo.gamma", 3),
+        ("  all: {rungs_per_query: one}\n", "training.all.rungs_per_query", 3),
+        (MIRRORED.replace("}", ", episodes: 8, precompute_reference: true}"), "training.fspo.precompute_reference", 3),
     ],
 )
 def test_a_setting_that_no_method_uses_is_refused_by_its_line(
@@ -56,6 +58,20 @@ def test_what_some_methods_use_is_said_of_the_others_that_compare_pairs(tmp_path
     lines = said_of(config(tmp_path, text))
     assert len(lines) == 2
     assert all("line 3" in line and " ipo" in line and "pref-ft" not in line and "fspo" not in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("method", "setting", "needs"),
+    [
+        ("aloe", "message_tokens: 64", "endpoint"),
+        ("np-dpo", "embedding: sentence, layer: 1", "embedding backbone"),
+        ("p-rlhf", "clusters: 3", "users clusters"),
+    ],
+)
+def test_a_method_says_what_its_own_settings_need(tmp_path: Path, method: str, setting: str, needs: str) -> None:
+    found = config(tmp_path, f"  {method}: {{{setting}}}\n", f"methods=[base, {method}]")
+    (line,) = said_of(found)
+    assert f"has no effect on {method}, since it needs {needs};" in line
 
 
 @pytest.mark.parametrize(

@@ -451,6 +451,8 @@ def test_trls_names_are_known_or_explained(tmp_path: Path) -> None:
         ({"lora": {"rank": 4}}, "lora.rank"),
         ({"shots": 0, "mirror": True}, "no labels to swap"),
         ({"target": 6.0, "bias_weight": 0.3}, "bias_weight has no effect .* needs objective mirrored-contrast"),
+        ({"rungs_per_query": "one"}, "rungs_per_query has no effect .* needs ladder"),
+        ({"objective": "simpo", "episodes": 8, "precompute_reference": True}, "precompute_reference has no effect"),
     ],
 )
 def test_mistakes_in_the_settings_are_one_sentence(settings: dict[str, Any], message: str, tmp_path: Path) -> None:

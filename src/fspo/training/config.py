@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -36,6 +36,41 @@ SMOOTHED = frozenset({"dpo", "robust-dpo", "simpo"})
 """Objectives that can assume labels to be wrong."""
 
 
+Needs = Mapping[str, tuple[str, Callable[[Any], bool]]]
+"""Setting -> what it needs to have an effect, in words and as a check of the settings."""
+
+_CONTRAST = "objective mirrored-contrast"
+
+_NEEDS: Needs = MappingProxyType(
+    {
+        "gamma": ("objective simpo", lambda config: config.objective == "simpo"),
+        "target": (
+            f"{_CONTRAST} with contrast squared or direction",
+            lambda config: config.objective == "mirrored-contrast" and config.contrast != "logistic",
+        ),
+        "observer_scale": ("target observer", lambda config: config.follows_observer),
+        "contrast": (_CONTRAST, lambda config: config.objective == "mirrored-contrast"),
+        "scale": (
+            f"{_CONTRAST} with contrast logistic",
+            lambda config: config.objective == "mirrored-contrast" and config.contrast == "logistic",
+        ),
+        "bias_weight": (_CONTRAST, lambda config: config.objective == "mirrored-contrast"),
+        "pref_ft_weight": ("an objective other than pref-ft", lambda config: config.objective != "pref-ft"),
+        "rungs_per_query": ("ladder", lambda config: config.ladder is not None),
+        "precompute_reference": (
+            f"objective {', '.join(sorted(AGAINST_REFERENCE))}, or mirrored-contrast with bias_weight",
+            lambda config: config.needs_reference,
+        ),
+        "description_weight": ("describe gold or own", lambda config: config.describe != "none"),
+        "description_beta": ("describe own", lambda config: config.describe == "own"),
+        "description_tokens": ("describe gold or own", lambda config: config.describe != "none"),
+        "drafts": ("describe own", lambda config: config.describe == "own"),
+        "closeness": ("describe own", lambda config: config.describe == "own"),
+    }
+)
+"""All others always have an effect, or are refused: `beta` and `reference` also decide the reward of a policy."""
+
+
 class LoraSettings(BaseModel):
     """Low-rank adapters: which weights get one, and how large it is."""
 
@@ -60,6 +95,9 @@ class TrainingConfig(BaseModel):
     """How a policy is trained; the defaults suit a small model."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    needs: ClassVar[Needs] = _NEEDS
+    """The settings that have an effect only with others; the settings of a method may add theirs."""
 
     objective: Objective = Field(
         default="ipo", description="What is minimised; docs/training-api.md lists the objectives."
@@ -302,14 +340,14 @@ class TrainingConfig(BaseModel):
 
         A setting with its default value is never among them.
         """
-        fields = TrainingConfig.model_fields
+        fields = type(self).model_fields
         idle = [name for name in names if name in self.idle and getattr(self, name) != fields[name].default]
-        return {name: _NEEDS[name][0] for name in idle}
+        return {name: self.needs[name][0] for name in idle}
 
     @property
     def idle(self) -> frozenset[str]:
         """The settings that change nothing with these others, whatever their values."""
-        return frozenset(name for name, (_, has_effect) in _NEEDS.items() if not has_effect(self))
+        return frozenset(name for name, (_, has_effect) in self.needs.items() if not has_effect(self))
 
     def identity(self) -> dict[str, Any]:
         """The settings that decide what is learned, ready for JSON."""
@@ -401,33 +439,3 @@ class TrainingConfig(BaseModel):
                 "start the ladder at 1, or train without the mirror"
             )
         return self
-
-
-_CONTRAST = "objective mirrored-contrast"
-
-_NEEDS: Mapping[str, tuple[str, Callable[[TrainingConfig], bool]]] = MappingProxyType(
-    {
-        "gamma": ("objective simpo", lambda config: config.objective == "simpo"),
-        "target": (
-            f"{_CONTRAST} with contrast squared or direction",
-            lambda config: config.objective == "mirrored-contrast" and config.contrast != "logistic",
-        ),
-        "observer_scale": ("target observer", lambda config: config.follows_observer),
-        "contrast": (_CONTRAST, lambda config: config.objective == "mirrored-contrast"),
-        "scale": (
-            f"{_CONTRAST} with contrast logistic",
-            lambda config: config.objective == "mirrored-contrast" and config.contrast == "logistic",
-        ),
-        "bias_weight": (_CONTRAST, lambda config: config.objective == "mirrored-contrast"),
-        "pref_ft_weight": ("an objective other than pref-ft", lambda config: config.objective != "pref-ft"),
-        "description_weight": ("describe gold or own", lambda config: config.describe != "none"),
-        "description_beta": ("describe own", lambda config: config.describe == "own"),
-        "description_tokens": ("describe gold or own", lambda config: config.describe != "none"),
-        "drafts": ("describe own", lambda config: config.describe == "own"),
-        "closeness": ("describe own", lambda config: config.describe == "own"),
-    }
-)
-"""Setting -> what it needs to have an effect, in words and as a check.
-
-All others always have one, or are refused: `beta` and `reference` also decide the reward that a policy gives.
-"""

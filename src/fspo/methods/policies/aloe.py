@@ -18,7 +18,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
@@ -28,6 +28,7 @@ from fspo.methods.method import Method
 from fspo.methods.played_users import MESSAGE_TOKENS, PlayedUsers, wording_of_prompts
 from fspo.methods.round_settings import RoundSettings, in_rounds
 from fspo.preferences.types import Episode, Preference, Turn
+from fspo.training.config import Needs
 
 if TYPE_CHECKING:
     from fspo.methods.rounds import Pairs, Round
@@ -42,6 +43,11 @@ _KNOWS = "knows the user"
 
 class AloeSettings(RoundSettings):
     """Settings of ALOE."""
+
+    needs: ClassVar[Needs] = {
+        **RoundSettings.needs,
+        "message_tokens": ("endpoint", lambda config: config.endpoint is not None),
+    }
 
     endpoint: EndpointConfig | None = Field(
         default=None,

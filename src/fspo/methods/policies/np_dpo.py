@@ -27,7 +27,7 @@ from pydantic import Field, model_validator
 from fspo.methods.adaptation import Adaptation, AdaptationInput, AdaptationWork, UserState
 from fspo.methods.method import Job, Method, train_once
 from fspo.training.companion import COMPANION, Companion, load_companion
-from fspo.training.config import TrainingConfig
+from fspo.training.config import Needs, TrainingConfig
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,6 +52,12 @@ _MOST_FITTED = 1000
 
 class NpDpoSettings(TrainingConfig):
     """Settings of the training of NP-DPO. Shots that an episode has at most are `shots`."""
+
+    needs: ClassVar[Needs] = {
+        **TrainingConfig.needs,
+        "pooling": ("embedding backbone", lambda config: config.embedding == "backbone"),
+        "layer": ("embedding backbone", lambda config: config.embedding == "backbone"),
+    }
 
     hidden: int = Field(default=64, ge=8, multiple_of=8, description="Numbers that a user is encoded as.")
     heads: int = Field(default=8, ge=1, description="Heads of the attention among the shots; they divide `hidden`.")

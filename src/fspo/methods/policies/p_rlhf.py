@@ -33,7 +33,7 @@ from fspo.methods.method import Job, Method, train_once
 from fspo.modeling.virtual_tokens import first_virtual_id, virtual_tokens
 from fspo.preferences.types import Episode, Preference
 from fspo.training.companion import COMPANION, Companion
-from fspo.training.config import TrainingConfig
+from fspo.training.config import Needs, TrainingConfig
 
 if TYPE_CHECKING:
     import torch
@@ -47,6 +47,11 @@ __all__ = ["ROWS", "SoftTokens", "SoftTokensSettings", "SoftTokensTraining", "Us
 
 class SoftTokensTraining(TrainingConfig):
     """How P-RLHF is trained."""
+
+    needs: ClassVar[Needs] = {
+        **TrainingConfig.needs,
+        "clusters": ("users clusters", lambda config: config.users == "clusters"),
+    }
 
     reference: Literal["shots", "none"] = Field(
         default="none", description="The reference model has no soft tokens and sees the bare prompt: `none`."
