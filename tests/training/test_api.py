@@ -163,7 +163,7 @@ def test_a_model_in_memory_trains_like_its_name(trained: FSPOTrainer, tiny_model
     other.train()
     assert same(weights(tmp_path / "object"), weights(Path(trained.args.output_dir)))
     assert read_card(tmp_path / "object").base == str(tiny_model_path)
-    assert not (tmp_path / "object" / "base").exists()
+    assert not list((tmp_path / "object").glob("base*"))
     assert load_tokenizer(tmp_path / "object").get_vocab() == tokenizer.get_vocab()
     assert 'AutoTokenizer.from_pretrained("FOLDER")' in (tmp_path / "object" / "README.md").read_text()
 
@@ -172,11 +172,13 @@ def test_a_model_in_memory_trains_like_its_name(trained: FSPOTrainer, tiny_model
 def test_a_model_found_nowhere_else_is_kept_with_the_policy(
     tiny_model_path: Path, tmp_path: Path, adapters: LoraConfig | None
 ) -> None:
-    model = load(tiny_model_path)
+    model, other = load(tiny_model_path), load(tiny_model_path)
     with torch.no_grad():
         model.model.layers[0].mlp.up_proj.weight.mul_(1.5)
+        other.model.layers[0].mlp.up_proj.weight.mul_(2.5)
     start = copy.deepcopy(model)
     lora = {} if adapters is not None else {"lora": None}
+    assert trainer(other, tmp_path / "policy", peft_config=adapters, **lora).model  # is kept there too, and not trained
     made = trainer(model, tmp_path / "policy", peft_config=adapters, **lora)
     made.train()
     ids = list(range(5, 25))
@@ -186,7 +188,7 @@ def test_a_model_found_nowhere_else_is_kept_with_the_policy(
         torch.testing.assert_close(response_logprobs(policy, ids[:10], ids[10:]), expected, rtol=1e-4, atol=1e-4)
         untrained = response_logprobs(start, ids[:10], ids[10:])
     assert not torch.allclose(expected, untrained, atol=1e-3)
-    base = load(tmp_path / "policy" / "base")
+    base = load(Path(read_card(tmp_path / "policy").base))
     assert all(torch.equal(weight, base.state_dict()[name]) for name, weight in start.state_dict().items())
 
 

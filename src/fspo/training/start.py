@@ -28,9 +28,6 @@ from fspo.training.processes import joined, loading_device
 
 __all__ = ["Start"]
 
-_BASE = "base"
-"""Folder inside a policy's that keeps a model in memory which no name leads to."""
-
 
 @dataclass(frozen=True)
 class Start:
@@ -56,7 +53,7 @@ class Start:
         if not self.in_memory:
             return self.model  # type: ignore[no-any-return]
         place = self._origin
-        return place if place and _holds(place_here(place, weights=True), self.model) else self.out / _BASE
+        return place if place and _holds(place_here(place, weights=True), self.model) else self._kept
 
     @property
     def policy(self) -> Path | None:
@@ -104,7 +101,7 @@ class Start:
         """
         if not self.in_memory:
             return self.load_again()
-        kept, process = self.out / _BASE, joined()
+        kept, process = self._kept, joined()
         if process.is_main_process and self.name == kept and not kept.exists():
             with replace_folder(kept, MODEL) as staging, quietly():
                 self.model.save_pretrained(staging)
@@ -131,8 +128,7 @@ class Start:
         """
         if self.tokenizer is not None:
             return self.tokenizer
-        kept = self.out / _BASE
-        if self.in_memory and not self._origin and not kept.exists():
+        if self.in_memory and not self._origin and not self._kept.exists():
             raise ModelError("The model does not say where it was loaded from; give its tokenizer as processing_class.")
         return load_tokenizer(self._tokenizer_place)
 
@@ -145,6 +141,16 @@ class Start:
         name = self._origin or "the model in memory" if self.in_memory else str(self.model)
         check_vocabulary(self.load_tokenizer(), rows_of(self.model), name)
 
+    @cached_property
+    def _weights(self) -> str:
+        """Digest of the weights of a model in memory, as they were before training."""
+        return _weights_digest(self.model)
+
+    @property
+    def _kept(self) -> Path:
+        """Folder that keeps a model in memory which no name leads to; other weights get another folder."""
+        return self.out / f"base-{self._weights[:8]}"
+
     @property
     def _origin(self) -> str:
         """Where a model in memory says it was loaded from."""
@@ -153,7 +159,7 @@ class Start:
     @property
     def _tokenizer_place(self) -> Any:
         """Name of the model that has the tokenizer, where none is given."""
-        return (self._origin or self.out / _BASE) if self.in_memory else self.model
+        return (self._origin or self._kept) if self.in_memory else self.model
 
     def _tokenizer_files(self) -> str | None:
         """The contents of a tokenizer and its chat template in a folder; None where they are in no folder of a user."""
@@ -167,7 +173,7 @@ class Start:
 
     def _model_identity(self) -> str:
         if self.in_memory:
-            return f"in memory sha256:{_weights_digest(self.model)}"
+            return f"in memory sha256:{self._weights}"
         folder = Path(expanded(self.model))
         if str(self.model) == BUILTIN_MODEL or not folder.is_dir():
             return str(self.model)
