@@ -56,7 +56,7 @@ def test_a_policy_over_a_local_model_goes_up_as_a_whole_model(
     assert torch.allclose(says(load_model(clone)), says(load_policy(policy)), atol=1e-4)
     card = (clone / "README.md").read_text()
     assert head(card)["library_name"] == "transformers"
-    assert "## Training settings" in card and "Label-flip rate" in card
+    assert "## Training settings" in card and "Label-flip rate" in card and "peft import" not in card
     assert {path.suffix for path in clone.iterdir()} <= {".json", ".safetensors", ".md", ".jinja"}
     for path in clone.iterdir():
         if path.suffix != ".safetensors":

@@ -35,6 +35,7 @@ from fspo.paths import expanded
 
 __all__ = [
     "PolicyCard",
+    "card_of_whole_weights",
     "check_adapter",
     "check_export",
     "check_whole",
@@ -224,7 +225,7 @@ def load_policy(
 def export_policy(folder: Path, out: Path, *, dtype: str = "float32", card: str | None = None) -> Path:
     """Write the policy in `folder` as whole weights, with its tokenizer, into `out`: a plain transformers folder.
 
-    `card` is the text of its `README.md`.
+    `card` is the text of the policy's `README.md`.
 
     Raises:
         ConfigError: `out` holds something else than an exported model, or what the policy is built on.
@@ -237,8 +238,15 @@ def export_policy(folder: Path, out: Path, *, dtype: str = "float32", card: str 
         model.save_pretrained(staging)
         load_tokenizer(folder).save_pretrained(staging)
         if card is not None:
-            (staging / "README.md").write_text(card, encoding="utf-8")
+            (staging / "README.md").write_text(card_of_whole_weights(card), encoding="utf-8")
     return out
+
+
+def card_of_whole_weights(card: str) -> str:
+    """A policy's model card whose code loads whole weights and their tokenizer, and no adapters."""
+    plain = card.replace("from peft import AutoPeftModelForCausalLM", "from transformers import AutoModelForCausalLM")
+    plain = plain.replace("AutoPeftModelForCausalLM", "AutoModelForCausalLM")
+    return plain.replace('model.peft_config["default"].base_model_name_or_path', '"FOLDER"')
 
 
 def check_export(folder: Path, out: Path) -> None:

@@ -18,7 +18,7 @@ from fspo.errors import ConfigError, FspoError, ModelError
 from fspo.modeling.loading import check_dtype
 from fspo.modeling.merging import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from fspo.modeling.model_names import is_hub_id
-from fspo.modeling.policies import PolicyCard, check_whole, export_policy, read_card
+from fspo.modeling.policies import PolicyCard, card_of_whole_weights, check_whole, export_policy, read_card
 from fspo.modeling.quiet import quietly
 from fspo.printing import option, reason_of
 
@@ -126,7 +126,7 @@ def _model_card(folder: Path, card: PolicyCard, *, whole: bool) -> str:
         head["base_model"] = card.base
     path = folder / _CARD
     text = path.read_text(encoding="utf-8") if path.is_file() else f"# {card.method or 'A policy'}, trained by fspo\n"
-    text = _without_head(text)
+    text = card_of_whole_weights(_without_head(text)) if whole else _without_head(text)
     if not is_hub_id(card.base) and "/" in card.base:
         text = text.replace(card.base, Path(card.base).name)
     return f"---\n{_yaml(head)}---\n{text}"
