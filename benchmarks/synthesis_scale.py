@@ -66,7 +66,7 @@ def config_of(preferences: int) -> SynthesisConfig:
 
 
 def work(folder: Path, config: SynthesisConfig) -> None:
-    """What one process does: go on from what is there."""
+    """What one process does: resume from the files that are there."""
     began = time.perf_counter()
     cache = RequestCache(folder / "answers.sqlite")
     transports: list[InstantTransport] = []
@@ -120,6 +120,7 @@ def make(folder: Path, config: SynthesisConfig, kills: int, rng: random.Random, 
     moments = sorted(rng.randrange(expected // 100, expected * 9 // 10) for _ in range(kills))
     made = Made(folder)
     while not (folder / "seconds.json").exists():
+        kills_before = made.kills
         process = subprocess.Popen([sys.executable, "-m", "benchmarks.synthesis_scale", "--work", folder, *arguments])
         began = time.perf_counter()
         try:
@@ -129,7 +130,7 @@ def make(folder: Path, config: SynthesisConfig, kills: int, rng: random.Random, 
             process.wait()
             raise
         made.seconds += time.perf_counter() - began
-        if code not in (0, -signal.SIGKILL):
+        if code and (code != -signal.SIGKILL or made.kills == kills_before):  # -9 may also be want of memory
             raise SystemExit(f"The work in {folder} failed with code {code}.")
         _count(made)
     return made
@@ -157,7 +158,7 @@ def _peak_memory_gb(pid: int) -> float:
         status = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
     except OSError:  # it has just ended
         return 0.0
-    return sum(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:")) / 2**20
+    return sum(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:")) * 1024 / 1e9
 
 
 def _sent(folder: Path) -> int:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import random
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -39,6 +41,19 @@ def test_a_killed_run_makes_the_same_and_asks_nothing_twice(
     assert figures["preferences"] > 355
     assert 0.1 < figures["peak_memory_gb"] < 1.5
     assert 0 < figures["outside_endpoint"] < 1
+
+
+def test_work_that_another_program_kills_is_not_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[object] = []
+
+    def start(command: object) -> SimpleNamespace:
+        started.append(command)
+        return SimpleNamespace(pid=os.getpid(), poll=lambda: -signal.SIGKILL)
+
+    monkeypatch.setattr(synthesis_scale, "subprocess", SimpleNamespace(Popen=start))
+    with pytest.raises(SystemExit, match="failed with code -9"):
+        synthesis_scale.make(tmp_path / "made", synthesis_scale.config_of(400), 2, random.Random(0), [])
+    assert len(started) == 1
 
 
 def test_requests_that_are_sent_again_are_told_apart(tmp_path: Path) -> None:
