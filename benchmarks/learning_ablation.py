@@ -1,11 +1,13 @@
-"""What of the recipe for written domains helps: one thing is changed in each row, at equal tokens of training.
+"""What of the recipe for written domains helps: each row changes a part of it, at equal tokens of training.
 
     python -m benchmarks.learning_ablation --out docs/results/learning_ablation            # some hours on 2 cores
     python -m benchmarks.learning_ablation --tokens 30000 --rows recipe,pairs
 
 Every row trains `fspo` on the same data and is measured on the same held-out users and questions; `few-shot` is the
-model without training. A row's number of steps is what its tokens allow. The rows are runs below `--work`, and the same
-command goes on from there. What the rows have in common is in `benchmarks/learning_ablation.yaml`.
+model without training. A part can be several settings: `pairs` changes five, `squared` three of these. `constant
+target` and `ipo` change `pairs` further, so compare them with `pairs`. A row's number of steps is what its tokens
+allow. The rows are runs below `--work`, and the same command resumes. What the rows have in common is in
+`benchmarks/learning_ablation.yaml`.
 """
 
 from __future__ import annotations
@@ -13,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import shlex
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,12 +23,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from benchmarks.command_line import command_line
 from fspo.errors import ConfigError, FspoError
 from fspo.evaluation.metrics.items import Items
 from fspo.evaluation.scoring.eval_episodes import build_trials
 from fspo.evaluation.statistics.comparing import Values, paired_difference
 from fspo.evaluation.statistics.intervals import clustered_mean
-from fspo.files import write_json, write_text
+from fspo.files import write_json, write_text, writing
 from fspo.identity import digest, weights_identity
 from fspo.modeling.policy import Policy
 from fspo.modeling.quiet import quiet
@@ -105,7 +107,8 @@ def fewer_users(data: Path, out: Path, count: int, seed: int) -> Path:
     splits = Splits({**whole.splits.users, "train": stay}, whole.splits.questions)
     users = [user for part in splits.users.values() for user in part]
     SplitDataset(whole.whole.select(users=users), splits).save(out)
-    shutil.copyfile(data / "judge.json", out / "judge.json")
+    with writing(out / "judge.json") as copy:
+        shutil.copyfile(data / "judge.json", copy)
     return out
 
 
@@ -211,14 +214,14 @@ def _pooled_rows(config: RunConfig, tokens: int, untrained: Measured, progress: 
     test = pipeline.splits_of(folder).part(pipeline.dataset_of(folder), "test")
     trials = build_trials(test, config.evaluation)
     items = [(trial.user, trial.item(number)) for trial in trials for number in range(len(trial.own.queries))]
-    trained = pipeline.policy_of(folder, "fspo")
+    trained, dtype = pipeline.policy_of(folder, "fspo"), config.evaluation.dtype
     rows = []
     for name, policy, weights, spent in (
-        (UNTRAINED, Policy.load(config.model, context="shots", layout=config.layout), config.model, 0),
-        (RECIPE, Policy.load(trained), weights_identity(trained), tokens),
+        (UNTRAINED, Policy.load(config.model, context="shots", layout=config.layout, dtype=dtype), config.model, 0),
+        (RECIPE, Policy.load(trained, dtype=dtype), weights_identity(trained), tokens),
     ):
         wanted = {
-            digest([weights, config.layout, *map(repr, (*trial.own.shots, *trial.own.queries))]): trial.own
+            digest([weights, dtype, config.layout, *map(repr, (*trial.own.shots, *trial.own.queries))]): trial.own
             for trial in trials
         }
         found = KeyedLog(folder.path / "pooled.jsonl", _Margins).complete(
@@ -251,8 +254,10 @@ def _page(record: Mapping[str, Any]) -> str:
         "",
         f"```sh\n{record['command']}\n```",
         "",
-        "One thing is changed in each row, at equal tokens of training. All rows are measured on the same held-out "
-        "users and questions. Antisymmetric reward, percent, with 95% intervals clustered by user; what is over the "
+        "The recipe is that of `configs/written.yaml` without its reduction. Each row changes a part of it, at equal "
+        "tokens of training. `pairs` changes five settings (`ROWS` in the program); `constant target` and `ipo` change "
+        "`pairs` further, so compare them with `pairs`. All rows are measured on the same held-out users and "
+        "questions. Antisymmetric reward, percent, with 95% intervals clustered by user; what is over the "
         "untrained model are paired differences in points. The last columns have the accuracy by number of shots.",
         "",
         f"| {' | '.join(titles)} |",
@@ -284,8 +289,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--work", type=Path, default=Path("runs/learning_ablation"), help="where the runs are")
     parser.add_argument("--out", type=Path, help="folder for learning_ablation.json and README.md")
     options = parser.parse_args(arguments)
-    given = sys.argv[1:] if arguments is None else list(arguments)
-    command = shlex.join(["python", "-m", "benchmarks.learning_ablation", *given])
+    command = command_line("learning_ablation", arguments)
     rows = options.rows.split(",")
     try:
         for row in rows:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,9 @@ from typing import Any
 import pytest
 
 from benchmarks import learning_ablation
-from benchmarks.learning_ablation import ROWS, configured
+from benchmarks.learning_ablation import ROWS, configured, fewer_users
+from fspo.preferences.splits import SplitDataset, make_splits
+from tests.training.helpers import small_dataset
 
 QUICK = (
     "synthesis.users=25",
@@ -53,6 +56,24 @@ def test_rows_are_measured_on_the_same_items(tiny_model_path: Path, tmp_path: Pa
         assert row["over_untrained"]["reward_accuracy"]["value"] == pytest.approx(gained)
     assert json.loads((tmp_path / "out" / "learning_ablation.json").read_text()) == record
     assert "| twelve users |" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_a_dataset_with_half_a_judge_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(source: Path, target: Path) -> None:
+        target.write_bytes(source.read_bytes()[:10])
+        raise KeyboardInterrupt
+
+    dataset = small_dataset(users=8, questions=14)
+    shares = {"train": 0.5, "validation": 0.1, "test": 0.4}
+    splits = make_splits(dataset, seed=0, user_fractions=shares, question_fractions=shares)
+    SplitDataset(dataset, splits).save(tmp_path / "data")
+    (tmp_path / "data" / "judge.json").write_text('{"attributes": ["length"]}')
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(shutil, "copyfile", killed)
+        fewer_users(tmp_path / "data", tmp_path / "two", 2, 0)
+    made = fewer_users(tmp_path / "data", tmp_path / "two", 2, 0)
+    assert (made / "judge.json").read_text() == '{"attributes": ["length"]}'
+    assert len(SplitDataset.load(made).splits.users["train"]) == 2
 
 
 def test_a_row_that_there_is_not_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
