@@ -6,12 +6,14 @@ One small model writes all texts, for the same questions and users of one domain
 by personas and once by viewpoints; then without steering, without the ensemble (two temperatures of the model, against
 the one between them), and without refinement. Every variant is labelled twice:
 
-- by measured attributes: how many pairs differ in what users mind, and how much users disagree;
+- by measured attributes: how many pairs differ in an attribute that the user has a weight for, and how much users
+  disagree;
 - by a judge that reads descriptions (closeness in meaning, by a sentence embedder, with a set bias for the response
   shown first): agreement of both orders, entropy of a label before and after refinement, estimated accuracy. It stands
-  in for a large language model. What the small model is worth as a judge is shown by one more variant.
+  in for a large language model. One more variant shows how well the small model itself judges.
 
-Everything made is kept under `--work`, and the same command goes on from there.
+Everything is saved under `--work`, and the same command resumes. `difference_to_whole` is the similarity in meaning of
+the responses to one question, less that of the first variant: above 0 where they are more similar.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from benchmarks.command_line import command_line
 from benchmarks.small_judges import BIAS, ByLogOdds, ByMeaning
 from fspo.errors import DataError, FspoError
 from fspo.evaluation.statistics.comparing import paired_difference
@@ -120,7 +123,7 @@ Figures = Mapping[str, float]
 
 
 class _Models:
-    """Whoever is asked in this benchmark, loaded once."""
+    """The models of this benchmark, loaded once."""
 
     def __init__(self, settings: Settings, work: Path) -> None:
         self._settings = settings
@@ -142,8 +145,12 @@ class _Models:
         return Ensemble([Member(self.written, 1, at) for at in (self._settings.cool, self._settings.hot)])
 
 
-def measure(settings: Settings, work: Path, progress: Progress, out: Path | None = None) -> dict[str, Any]:
-    """Make every variant in `work`, going on from what is there, and measure it.
+def measure(
+    settings: Settings, work: Path, progress: Progress, command: str, out: Path | None = None
+) -> dict[str, Any]:
+    """Make every variant in `work`, or resume it there, and measure it.
+
+    The page in `out` shows `command`.
 
     Raises:
         ModelError: the model or the sentence embedder can't be obtained.
@@ -162,11 +169,11 @@ def measure(settings: Settings, work: Path, progress: Progress, out: Path | None
             figures, row["diversity"] = _diversity(folder / "measured", models.embed)
             first = first or figures
             both = ({(question, ""): value for question, value in some["meaning"].items()} for some in (figures, first))
-            row["less_than_whole"] = paired_difference(*both).to_json()
+            row["difference_to_whole"] = paired_difference(*both).to_json()
         record["variants"].append(row)
     if out is not None:
         write_json(out / "figures.json", record)
-        write_text(out / "README.md", _page(settings, record["variants"]))
+        write_text(out / "README.md", _page(settings, command, record["variants"]))
     return record
 
 
@@ -268,14 +275,12 @@ def _mean_overlap(texts: Sequence[str]) -> float:
     return statistics.fmean(jaccard(one, other) for one, other in combinations(runs, 2))
 
 
-def _page(settings: Settings, rows: Sequence[Mapping[str, Any]]) -> str:
+def _page(settings: Settings, command: str, rows: Sequence[Mapping[str, Any]]) -> str:
     between = (settings.cool + settings.hot) / 2
     lines = [
         "# Ablation of the recipe",
         "",
-        "```sh",
-        "python -m benchmarks.synthesis_ablation --out docs/results/synthesis_ablation",
-        "```",
+        f"```sh\n{command}\n```",
         "",
         f"{Path(settings.model).name} on `{settings.domain}`, {settings.questions} questions, {settings.responses} "
         f"responses to each. The ensemble is the model at temperatures {settings.cool:g} and "
@@ -306,7 +311,7 @@ def _page(settings: Settings, rows: Sequence[Mapping[str, Any]]) -> str:
 
 def _diversity_line(row: Mapping[str, Any]) -> str:
     found = row["diversity"]
-    cells = [row["name"], _interval(found["meaning"]), _interval(row["less_than_whole"]), _interval(found["words"])]
+    cells = [row["name"], _interval(found["meaning"]), _interval(row["difference_to_whole"]), _interval(found["words"])]
     cells += [_interval(found["distinct"]), f"{found['near_duplicates']:.1%}", f"{found['used']:.1%}"]
     return f"| {' | '.join(cells)} |"
 
@@ -340,8 +345,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="folder for figures.json and README.md")
     options = vars(parser.parse_args(arguments))
     out, work = options.pop("out"), options.pop("work")
+    command = command_line("synthesis_ablation", arguments)
     try:
-        record = measure(replace(usual, **options), work, PlainProgress(sys.stderr), out)
+        record = measure(replace(usual, **options), work, PlainProgress(sys.stderr), command, out)
     except FspoError as error:
         print(error, file=sys.stderr)
         return 2

@@ -110,7 +110,7 @@ def test_each_variant_lacks_what_it_is_named_after(
 
     whole, unrefined = rows["whole, by personas"], rows["without refinement"]
     assert responses["whole-by-personas"] == responses["without-refinement"]
-    assert whole["diversity"] == unrefined["diversity"] and whole["less_than_whole"]["value"] == 0
+    assert whole["diversity"] == unrefined["diversity"] and whole["difference_to_whole"]["value"] == 0
     assert whole["judged"]["sentences"] > unrefined["judged"]["sentences"] == 0
     assert unrefined["judged"]["entropy"]["before"] == unrefined["judged"]["entropy"]["after"]
     assert whole["judged"]["entropy"]["before"] == unrefined["judged"]["entropy"]["before"]
