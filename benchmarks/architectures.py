@@ -16,7 +16,7 @@ token. Each ends as one of
     traceback    anything else
 
 Every architecture runs in a process of its own with a time limit. With `--out`, every result is kept as it comes; the
-same command goes on where it stopped, and begins anew once all are there.
+same command resumes where it stopped, unless fspo's code changed. Once all are there, it starts again from nothing.
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ from typing import Any
 
 import torch
 
+from benchmarks.command_line import command_line
 from benchmarks.tiny_architectures import VOCABULARY, build, causal_architectures, variants
+from benchmarks.training_step import code_digest
 from fspo.errors import FspoError
 from fspo.files import read_json, write_json, write_text
 from fspo.modeling.generation import Sampling, generate_ids
@@ -194,9 +196,9 @@ def _apart(name: str, variant: str, changes: dict[str, Any], seconds: float) -> 
         process.join()
 
 
-def measure(names: Sequence[str], *, out: Path | None, seconds: float = 120.0) -> dict[str, Any]:
+def measure(names: Sequence[str], *, out: Path | None, seconds: float = 120.0, command: str = "") -> dict[str, Any]:
     """The results of all these architectures; with `out`, from where an unfinished measurement there stopped."""
-    figures = _begun(out)
+    figures = _begun(out, command)
     done = {(row["architecture"], row["variant"]) for row in figures["rows"]}
     for name in names:
         for variant, changes in variants(name):
@@ -214,14 +216,18 @@ def measure(names: Sequence[str], *, out: Path | None, seconds: float = 120.0) -
     return figures
 
 
-def _begun(out: Path | None) -> dict[str, Any]:
-    versions = {"transformers": version("transformers"), "torch": version("torch")}
+def _begun(out: Path | None, command: str) -> dict[str, Any]:
+    source = {
+        "command": command,
+        "code": code_digest(),
+        "versions": {name: version(name) for name in ("transformers", "torch")},
+    }
     path = out / "figures.json" if out is not None else None
     if path is not None and path.exists():
         found: dict[str, Any] = read_json(path)
-        if not found["finished"] and found["versions"] == versions:
+        if not found["finished"] and all(found.get(name) == value for name, value in source.items()):
             return found
-    return {"benchmark": "architectures", "versions": versions, "finished": False, "rows": []}
+    return {"benchmark": "architectures", **source, "finished": False, "rows": []}
 
 
 def _counts(rows: Sequence[dict[str, Any]]) -> dict[str, int]:
@@ -232,11 +238,9 @@ def _counts(rows: Sequence[dict[str, Any]]) -> dict[str, int]:
 def _page(figures: dict[str, Any]) -> str:
     counts = figures["counts"]
     lines = [
-        "# Every causal architecture of transformers",
+        "# Causal architectures of transformers",
         "",
-        "```sh",
-        "python -m benchmarks.architectures --out docs/results/architectures",
-        "```",
+        f"```sh\n{figures['command']}\n```",
         "",
         f"Of {len(figures['rows'])} models of transformers {figures['versions']['transformers']}, "
         f"{counts['exact']} are exact, {counts['refused']} are refused by one sentence before they train or score, "
@@ -268,7 +272,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if unknown:
         print(f"transformers has no causal language model of type {', '.join(unknown)}.", file=sys.stderr)
         return 2
-    figures = measure(options.only or known, out=options.out, seconds=options.seconds)
+    command = command_line("architectures", arguments)
+    figures = measure(options.only or known, out=options.out, seconds=options.seconds, command=command)
     print(json.dumps(figures))
     return 1 if figures["counts"]["wrong"] or figures["counts"]["traceback"] else 0
 

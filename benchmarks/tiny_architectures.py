@@ -81,8 +81,8 @@ _ATTEMPTS: tuple[tuple[dict[str, Any], bool], ...] = (
     ({"num_key_value_heads": 4}, True),
     ({"head_dim": None, "qk_head_dim": None, "num_key_value_heads": 4}, True),
 )
-"""In one attempt after the other: other sizes for some fields, None for the configuration's own default, and whether
-fields get a size that have none by default."""
+"""Attempts, in order: sizes that replace those above (None: the configuration's own default), and whether fields
+without a default size get one."""
 _ROPE = {"rope_type": "default", "rope_theta": 10000.0}
 _PECULIAR: dict[str, dict[str, Any]] = {
     "cohere_compass_text": {"rope_parameters": {"full_attention": _ROPE, "sliding_attention": _ROPE}},

@@ -35,7 +35,8 @@ def test_each_architecture_is_exact_or_refused(tmp_path: Path, capsys: pytest.Ca
         "wrong": 0,
         "traceback": 0,
     }
-    assert "| minicpm3 | MiniCPM3ForCausalLM | exact |" in (tmp_path / "README.md").read_text()
+    page = (tmp_path / "README.md").read_text()
+    assert "| minicpm3 | MiniCPM3ForCausalLM | exact |" in page and "--only gpt2 minicpm3" in page
 
 
 def test_it_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,6 +53,26 @@ def test_it_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyP
         architectures.measure(["llama", "gpt2"], out=tmp_path)
     assert architectures.measure(["llama", "gpt2"], out=tmp_path)["counts"]["exact"] == 2
     assert tried == ["llama", "gpt2", "gpt2"]
+
+
+def test_an_unfinished_measurement_of_other_code_or_options_is_not_continued(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def begun(command: str) -> list[dict[str, Any]]:
+        return list(architectures._begun(tmp_path, command)["rows"])
+
+    def apart(name: str, variant: str, *_: Any) -> architectures.Result:
+        if name == "gpt2":
+            raise KeyboardInterrupt
+        return architectures.Result(name, variant, "Model", "exact")
+
+    monkeypatch.setattr(architectures, "_apart", apart)
+    with pytest.raises(KeyboardInterrupt):
+        architectures.measure(["llama", "gpt2"], out=tmp_path, command="some")
+    assert [row["architecture"] for row in begun("some")] == ["llama"]
+    assert begun("others") == []
+    monkeypatch.setattr(architectures, "code_digest", lambda: "changed")
+    assert begun("some") == []
 
 
 def test_what_is_wrong_or_crashes_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
