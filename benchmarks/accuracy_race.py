@@ -11,7 +11,7 @@ runs in training steps only. After every few steps the same held-out episodes ar
 sides: how often the chosen response has the larger reward, each pair asked with the user's labels and with swapped
 ones.
 
-First the peer takes its steps; then ours takes as many, and goes on until it has trained for as long as the peer.
+First the peer takes its steps; then ours takes as many, and continues until it has trained for as long as the peer.
 """
 
 from __future__ import annotations
@@ -32,12 +32,14 @@ from typing import Any
 
 import torch
 
+from benchmarks.command_line import command_line
 from benchmarks.training_step import code_digest, device_name
 from fspo.errors import FspoError
 from fspo.evaluation.statistics.intervals import clustered_mean
 from fspo.files import read_json, write_json, write_text
 from fspo.modeling.loading import load_model, load_tokenizer
 from fspo.modeling.memory import keep_memory
+from fspo.modeling.preparing import own_attention_afterwards
 from fspo.modeling.rendering import EpisodeRenderer, TokenizedEpisode
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.sampling import EpisodeSampler
@@ -97,7 +99,7 @@ class _Episodes:
     measured: Sequence[Unit]
 
 
-def race(settings: Settings, *, out: Path | None = None) -> dict[str, Any]:
+def race(settings: Settings, command: str, *, out: Path | None = None) -> dict[str, Any]:
     """Train both sides and measure them; a side that `out` holds already is not trained again."""
     keep_memory()
     episodes = _episodes(settings)
@@ -112,7 +114,7 @@ def race(settings: Settings, *, out: Path | None = None) -> dict[str, Any]:
         record["sides"][side] = list(_course(settings, model, step, episodes, least))
         if out is not None:
             write_json(out / "figures.json", record)
-    record |= _findings(settings, record["sides"])
+    record |= {"command": command, **_findings(settings, record["sides"])}
     if out is not None:
         write_json(out / "figures.json", record)
         write_text(out / "README.md", _page(settings, record))
@@ -144,13 +146,11 @@ def _course(
 
 def _measured(settings: Settings, model: Any, episodes: _Episodes) -> dict[str, float]:
     config, reference = settings.training(), reference_of(model, None)
-    base = model.get_base_model()
-    before = base.config._attn_implementation
     model.eval()
-    with torch.no_grad():
+    # The peer trains with the attention that transformers gives it.
+    with torch.no_grad(), own_attention_afterwards(model.get_base_model()):
         rows = [figures(score(model, [unit], config, reference), config) for unit in episodes.measured]
     model.train()
-    base.set_attn_implementation(before)  # the peer trains with what transformers gives it
     found = clustered_mean([row["margin_accuracy"] for row in rows], [unit.user for unit in episodes.measured])
     assert found.low is not None and found.high is not None
     return {"accuracy": found.value, "low": found.low, "high": found.high, "margin": means(rows)["margin"]}
@@ -320,7 +320,7 @@ def _page(settings: Settings, figures: dict[str, Any]) -> str:
     lines = [
         "# Reward accuracy beside TRL's DPOTrainer, at equal pairs and at equal wall clock",
         "",
-        f"`python -m benchmarks.accuracy_race {settings.data}`: {settings.model}, adapters of rank {settings.rank} on "
+        f"`{figures['command']}`: {settings.model}, adapters of rank {settings.rank} on "
         f"all linear layers, DPO with beta {settings.beta}, learning rate {settings.learning_rate}, {settings.shots} "
         f"shots, {settings.queries} queries and their mirror a step, {figures['machine']['processors']} processors; "
         f"TRL {figures['versions']['trl']} with `max_length=None` and neither gradient checkpointing nor bf16. Same "
@@ -346,6 +346,7 @@ def _line(title: str, compared: dict[str, dict[str, float]]) -> str:
 
 
 def _plot(sides: dict[str, list[dict[str, float]]]) -> str:
+    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7.2, 3.6), layout="constrained")
@@ -357,7 +358,8 @@ def _plot(sides: dict[str, list[dict[str, float]]]) -> str:
     axes.set(xlabel="seconds of training", ylabel="reward accuracy, held out (%)")
     axes.legend()
     text = io.StringIO()
-    figure.savefig(text, format="svg")
+    with rc_context({"svg.hashsalt": "accuracy_race"}):
+        figure.savefig(text, format="svg", metadata={"Date": None})
     return text.getvalue()
 
 
@@ -380,7 +382,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     out = options.pop("out")
     warnings.simplefilter("ignore", FutureWarning)  # names on their way out, between trl and transformers
     try:
-        figures = race(Settings(**options), out=out)
+        figures = race(Settings(**options), command_line("accuracy_race", arguments), out=out)
     except FspoError as error:
         print(error, file=sys.stderr)
         return 2

@@ -1,16 +1,17 @@
 """How fast training and generation are on a quiet machine and beside a busy program, by threads and how they wait.
 
     python -m benchmarks.busy_machine --out docs/results/busy_machine         # 4 minutes on 2 cores
-    python -m benchmarks.busy_machine --demo configs/reviews-cpu.yaml         # the demo, alone and beside the program
+    python -m benchmarks.busy_machine --demo configs/reviews-cpu.yaml         # also a run, alone and beside the program
 
 Every measurement is a process of its own, since OpenMP reads its environment when it is loaded. It takes training steps
-with adapters as the demo has them, and generates a batch of answers, each after a warm-up. The ways:
+with adapters as in `configs/reviews-cpu.yaml`, and generates a batch of answers, each after a warm-up. The ways:
 
 - `spinning`: as many threads as cores, which wait for each other as the OpenMP library does by itself;
 - `sleeping`: the same under OMP_WAIT_POLICY=PASSIVE;
-- `watched`: the same, but they sleep only while the machine is busy (`fspo.modeling.threads`): what a run has where
-  the load comes after a part of it was begun;
-- `chosen`: also as many threads only as cores are free at the start: what a run has where the load was there before.
+- `watched`: the same, but they sleep only while the machine is busy (`fspo.modeling.threads`): what a run
+  does when the load comes while it runs;
+- `chosen`: the same with only as many threads as cores are free at the start: what a run does when the load was there
+  before.
 
 The busy program waits for nothing and uses one core. Alone and busy follow each other in every way and round, so that
 all see the same machine; figures are medians over the rounds. With --demo, `fspo run` makes the run from nothing in a
@@ -36,6 +37,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.command_line import command_line
 from benchmarks.models import SHAPE, load_episode, load_pair
 from benchmarks.training_step import code_digest, device_name
 from fspo.errors import FspoError, TrainingError
@@ -45,6 +47,7 @@ from fspo.modeling.generation import Sampling, generate_ids
 from fspo.modeling.logprobs import branch_logprobs
 from fspo.modeling.memory import keep_memory
 from fspo.modeling.rendering import RenderedPrompt
+from fspo.printing import counted
 from fspo.training.adapters import prepare_weights
 from fspo.training.config import LoraSettings
 from fspo.training.objectives import ipo
@@ -178,14 +181,14 @@ def _median(rows: Sequence[dict[str, float]]) -> dict[str, float]:
 def _demo(config: Path) -> dict[str, float]:
     seconds = {}
     for place in _PLACES:
-        print(f"demo: {place}", file=sys.stderr)
+        print(f"{config}: {place}", file=sys.stderr)
         with tempfile.TemporaryDirectory() as folder, _in(place):
             command = [sys.executable, "-m", "fspo", "run", "--config", str(config), "--output", f"{folder}/run"]
             start = time.perf_counter()
             done = subprocess.run(command, env=_environment(), stdout=sys.stderr, check=False)
             seconds[f"seconds_{place}"] = time.perf_counter() - start
         if done.returncode:
-            raise TrainingError(f"The demo ended with {done.returncode}; see what it said above.")
+            raise TrainingError(f"`fspo run --config {config}` ended with {done.returncode}; see what it said above.")
     return seconds | {"ratio": seconds["seconds_busy"] / seconds["seconds_alone"]}
 
 
@@ -194,9 +197,9 @@ def _page(figures: dict[str, Any]) -> str:
     lines = [
         "# Beside a busy program",
         "",
-        f"`python -m benchmarks.busy_machine`: {figures['model']}, float32, {machine['device']}, {machine['at_start']} "
-        f"at the start. The busy program uses one core. Tokens per second, medians over {figures['rounds']} rounds; "
-        "what the ways are is in the program, all figures are in `figures.json`.",
+        f"`{figures['command']}`: {figures['model']}, float32, {machine['device']}, {machine['at_start']} "
+        "at the start. The busy program uses one core. Tokens per second, medians over "
+        f"{counted(figures['rounds'], 'rounds')}; the program defines the ways, all figures are in `figures.json`.",
         "",
         "| way | threads alone, busy | training alone | busy | share | generation alone | busy | share |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
@@ -233,6 +236,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         figures: dict[str, Any] = {
             "benchmark": "busy_machine",
+            "command": command_line("busy_machine", arguments),
             "model": options.model,
             "rounds": options.rounds,
             "machine": {"device": device_name("cpu"), "at_start": str(threads.look())},

@@ -20,9 +20,11 @@ import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from benchmarks.command_line import command_line
 from fspo.errors import ConfigError, FspoError
 from fspo.evaluation.judges.length_control import Judged, length_controlled
 from fspo.files import write_json, write_text
@@ -93,8 +95,7 @@ def made_up(case: Case) -> tuple[list[Judged], list[Judged]]:
         difficulty = generator.gauss(0, 1)
         rows.append(_row(generator, case, f"row {place}", baseline, case.quality, case.longer, difficulty))
         for kind, longer in (("brief", -1.0), ("verbose", 1.0)):
-            user = f"{kind} {place}"
-            anchors.append(replace(_row(generator, case, user, baseline, 0.0, longer, difficulty), user=user))
+            anchors.append(_row(generator, case, f"{kind} {place}", baseline, 0.0, longer, difficulty))
     return rows, anchors[::2] + anchors[1::2]
 
 
@@ -212,9 +213,7 @@ def _page(figures: dict[str, Any]) -> str:
     lines = [
         "# Length-controlled win rates beside alpaca_eval's",
         "",
-        "```sh",
-        "python -m benchmarks.length_control --out docs/results/length_control",
-        "```",
+        f"```sh\n{figures['command']}\n```",
         "",
         f"Percent, on the same made-up annotations; {figures['peer']}. The head of",
         "`benchmarks/length_control.py` describes the cases. Over the table and "
@@ -248,7 +247,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     figures = {
         "benchmark": "length_control",
-        "peer": "alpaca_eval 0.6.6",
+        "command": command_line("length_control", arguments),
+        "peer": f"alpaca_eval {version('alpaca_eval')}",
         "largest_difference": _largest([*rows, *random_rows], "difference"),
         "largest_difference_when_solved": _largest([*rows, *random_rows], "difference_when_solved"),
         "rows": rows,

@@ -27,6 +27,7 @@ import argparse
 import asyncio
 import json
 import random
+import shlex
 import statistics
 import textwrap
 import time
@@ -284,7 +285,7 @@ def _plain(policy: Policy, requests: Sequence[GenerationRequest]) -> tuple[list[
         from fspo.modeling import builtin_model
 
         folder = str(builtin_model.obtain())
-    model: Any = AutoModelForCausalLM.from_pretrained(folder)
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)  # as the engine has it
     tokenizer: Any = AutoTokenizer.from_pretrained(folder)
     model.eval()
     texts = []
@@ -322,7 +323,7 @@ _PARTS = {"warm": _warm, "budget": _budget, "crowd": _crowd}
 _PAGE = """\
 # Serving
 
-`python -m benchmarks.serving` on {machine}, {cores}, model `{model}`{short}.
+`{command}` on {machine}, {cores}, model `{model}`{short}.
 All numbers are in [serving.json](serving.json).
 """
 _WARM = """
@@ -378,6 +379,7 @@ def _page(results: dict[str, Any]) -> str:
     """The results in words, as Markdown."""
     same = "the same" if results.get("same_answers") else "not all the same"
     names = {**results["sizes"], **results, "same": same}
+    names["command"] = _command(results)
     names["cores"] = counted(results["threads"], "threads")
     names["short"] = "" if results["sizes"] == asdict(Sizes()) else ", with smaller numbers than the benchmark's own"
     names["each_shots"] = counted(results["sizes"]["budget_shots"], "shots")
@@ -392,6 +394,14 @@ def _page(results: dict[str, Any]) -> str:
         " ".join(filter(None, ("-", results["note"], _RATIOS))), 120, subsequent_indent="  ", break_on_hyphens=False
     )
     return f"{whole.format(**names)}{first}\n{limits.format(**names)}"
+
+
+def _command(results: dict[str, Any]) -> str:
+    """The command that measures all of it in the same way."""
+    model, sizes = results["model"], results["sizes"]
+    options = [] if model == "smollm2-135m" else ["--model", model]
+    options += ["--short"] if sizes == asdict(SHORT) else ["--small"] if sizes == asdict(SMALL) else []
+    return shlex.join(["python", "-m", "benchmarks.serving", *options, "--threads", str(results["threads"])])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
