@@ -1,12 +1,12 @@
-"""Every method of the table on every domain, with all measures, by the built-in model.
+"""The paper's methods on the paper's domains, with all measures, by the built-in model.
 
     python -m benchmarks.evaluation_everywhere --out docs/results/evaluation       # an hour on 2 quiet cores
     python -m benchmarks.evaluation_everywhere --small --domains elix-easy         # some minutes
     python -m benchmarks.evaluation_everywhere --estimate                          # says how long, and stops
 
-Of each domain the data are made, the paper's methods trained, and all measured on held-out users and questions, in a
-run's folder below `--work`; the same command goes on from there. Then the reports lie under `--out`, a page with all
-domains side by side in front of them. What the runs have in common is in `benchmarks/evaluation_everywhere.yaml`.
+For each domain the program makes the data, trains the paper's methods and measures them on held-out users and
+questions, in a run's folder below `--work`; the same command resumes there. It writes the reports to `--out`, with a
+page that shows all domains. What the runs have in common is in `benchmarks/evaluation_everywhere.yaml`.
 
 The estimate counts tokens and divides them by rates that were seen on two cores; a machine with other work takes
 longer.
@@ -25,6 +25,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.command_line import command_line
 from fspo.errors import ConfigError, FspoError
 from fspo.evaluation.artifacts import estimates_of
 from fspo.evaluation.statistics.intervals import Estimate
@@ -44,7 +45,7 @@ COMMON = Path(__file__).with_suffix(".yaml")
 
 DOMAINS: Mapping[str, tuple[str, ...]] = {
     "reviews": (),
-    "elix-easy": ("evaluation.episodes=2",),  # one user is held out, so nobody's shots can be swapped in
+    "elix-easy": ("evaluation.episodes=2",),  # only one user is held out
     "elix-hard": ("synthesis.users=60", "synthesis.questions=110"),
     "roleplay": ("synthesis.users=60",),
 }
@@ -74,7 +75,7 @@ _FILLED = 0.8
 """How much of its limit a response fills."""
 
 _FOLLOWS_LABELS = 0.3
-"""Share of decisions that change with the labels, below which they are hardly what a method goes by."""
+"""A method with a lower label flip rate hardly follows the labels."""
 
 _KEPT = ("report.html", "metrics.json", "summary.json", "samples.jsonl", "versions.json")
 _KEPT_OF_EVALUATION = (
@@ -87,7 +88,7 @@ _KEPT_OF_EVALUATION = (
     "games.jsonl",
     "items.jsonl",
 )
-"""With these a page can be made anew, and runs compared."""
+"""From these a page can be written again, and runs can be compared."""
 
 _LARGEST = 1 << 20
 """Bytes of a file that is still kept; a larger one stays with the run."""
@@ -230,7 +231,7 @@ def _held_out(config: RunConfig) -> int:
 
 
 def _made(config: RunConfig, progress: Progress) -> dict[str, Any]:
-    """Make, train, measure and report one domain, going on from what is there; its metrics."""
+    """Make, train, measure and report one domain, or resume it; its metrics."""
     folder = RunFolder(config)
     with folder.opened(folder.parts(), Existing.RESUME):
         stages: dict[str, Callable[[RunFolder, Progress], object]] = {
@@ -269,7 +270,7 @@ def _published(config: RunConfig, out: Path) -> None:
 
 def _page(command: str, record: Mapping[str, Any]) -> str:
     lines = [
-        "# Every method on every domain",
+        "# The paper's methods on the paper's domains",
         "",
         f"```sh\n{command}\n```",
         "",
@@ -372,8 +373,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--work", type=Path, default=Path("runs/evaluation_everywhere"), help="where the runs are")
     parser.add_argument("--out", type=Path, help="folder for figures.json, README.md and the reports")
     options = parser.parse_args(arguments)
-    told = sys.argv[1:] if arguments is None else list(arguments)
-    command = " ".join(["python -m benchmarks.evaluation_everywhere", *told])
+    command = command_line("evaluation_everywhere", arguments)
     try:
         configs = configurations(options.domains.split(","), options.work, small=options.small, overrides=options.set)
         if options.estimate:
