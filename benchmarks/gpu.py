@@ -7,7 +7,8 @@
 The shapes are those of Qwen2.5-0.5B and Llama-3.2-3B, the tokens are random, and weights, gradients and AdamW states
 are in the model's precision on both sides. There, unlike on a processor, TRL's head scores response positions only, and
 `flop_ratio` counts that. Rows, settings of TRL and meaning of all figures are those of `training_step`; memory is the
-peak that CUDA allocated. A row for which the device is too small is noted under `failures`, and the others go on.
+peak that CUDA allocated. A row for which the device is too small is noted under `failures`, and the other rows are
+measured.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def measure(
     figures: dict[str, Any] = {"benchmark": "gpu", "device": device_name(device), "rows": [], "failures": []}
     for shape in shapes:
         settings = Settings(model=SHAPE + shape, device=device, dtype=dtype, seed=seed)
-        measured = measure_rows(settings, rows, rows, out=out and out / shape, repeats=repeats)
+        measured = measure_rows(settings, rows, rows, out=out and out / shape, repeats=repeats, program="gpu")
         for part in ("rows", "failures"):
             figures[part] += [{"shape": shape, **one} for one in measured[part]]
     return figures

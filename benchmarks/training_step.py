@@ -5,11 +5,11 @@
 
 Both sides take the same step on the same pairs, model, reference, precision and loss (see `sides`). TRL is set up
 fairly: `max_length=None` (its default drops long prompts), no gradient checkpointing, fp32, one pair per micro-batch
-with as many micro-batches as queries, whose memory is the one to compare with; and, where it fits, two pairs per
-micro-batch, if that is faster. Each side runs in a process of its own. Its memory is the peak of the resident set less
-that of the loaded policy and reference and all libraries. The micro-batches of a row are equally large, so TRL's time
-is that of `peer_micro_batches_measured` of them, taken for all, and of one optimiser step. Before what is timed, each
-side runs once what is timed, untimed. Both sides keep freed memory, as fspo does when it trains
+with as many micro-batches as queries, whose memory is the one to compare with; and, for an even number of queries from
+8 on and where it fits, two pairs per micro-batch, if that is faster. Each side runs in a process of its own. Its memory
+is the peak of the resident set less that of the loaded policy and reference and all libraries. The micro-batches of a
+row are equally large, so TRL's time is that of `peer_micro_batches_measured` of them, taken for all, and of one
+optimiser step. An untimed warm-up comes first on each side. Both sides keep freed memory, as fspo does when it trains
 (`fspo.modeling.memory`) and TRL by itself does not: `memory_kept` tells whether the C library can.
 
 `speedup` is that of pairs per second; `speedup_cpu` compares processor seconds of all threads (but for TRL's optimiser
@@ -20,7 +20,8 @@ response against trunk and branches, in fspo itself), `head` (every position aga
 against fspo without these two); their product is the speedup. `reference` is what precomputing the reference's
 log-probs would bring on top. Rows found in the folder `--out` are kept and not measured again, but for those of another
 machine, device or code (`measured_with`), which are left out until they are. A row for which there is too little memory
-is noted under `failures`, and the others go on.
+is noted under `failures`, and the other rows are measured. A row without `attribution` is measured again if it is to
+have one.
 """
 
 from __future__ import annotations
@@ -88,6 +89,11 @@ class Row:
             raise argparse.ArgumentTypeError(f"{name!r} is not shots x queries x response tokens, such as 8x4x60")
         return cls(*map(int, found.groups()))
 
+    @classmethod
+    def in_record(cls, record: dict[str, Any]) -> Row:
+        """The row that a record of its results, or of its failure, is of."""
+        return cls(record["shots"], record["queries"], record["response_tokens"])
+
     @property
     def name(self) -> str:
         """What `of` reads."""
@@ -123,27 +129,29 @@ def measure_rows(
     *,
     out: Path | None = None,
     repeats: int = 1,
+    program: str = "training_step",
 ) -> dict[str, Any]:
     """Measure `rows`, but those that `out` has already, and keep each one there as soon as it is done.
 
-    A row with a failed side is noted under `failures`; it is tried again when the folder is measured again.
+    `program` is the benchmark that the page names. A row with a failed side is noted under `failures`; it is tried
+    again when the folder is measured again.
 
     Raises:
         DataError: `out` holds rows of other settings.
     """
     source = _source(settings)
-    figures = _begun(settings, source, out) | {"failures": []}
-    have = {Row(row["shots"], row["queries"], row["response_tokens"]) for row in figures["rows"]}
-    todo = [row for row in rows if row not in have]
+    figures = _begun(settings, source, out) | {"benchmark": program, "failures": []}
+    kept = {Row.in_record(record): record for record in figures["rows"]}
+    todo = [row for row in rows if row not in kept or (row in attributed and "attribution" not in kept[row])]
     started, done = time.monotonic(), 0
     for number, row in enumerate(todo):
         _say(f"row {number + 1} of {len(todo)}, {row.name}: shots x queries x response tokens")
         try:
-            figures["rows"].append(_measure(settings, row, row in attributed, repeats) | {"measured_with": source})
+            kept[row] = _measure(settings, row, row in attributed, repeats) | {"measured_with": source}
         except TrainingError as error:
             _say(f"  {error}")
             figures["failures"].append({**asdict(row), "why": str(error)})
-        figures["rows"].sort(key=lambda one: (one["response_tokens"], one["shots"], one["queries"]))
+        figures["rows"] = sorted(kept.values(), key=lambda one: (one["response_tokens"], one["shots"], one["queries"]))
         done += row.work
         left = (time.monotonic() - started) / done * sum(other.work for other in todo[number + 1 :])
         _say(f"  about {left / 60:.0f} minutes left")
@@ -156,7 +164,7 @@ def measure_rows(
 def _measure(settings: Settings, row: Row, attributed: bool, repeats: int) -> dict[str, Any]:
     ours = _run(settings, row, side="ours", attributed=attributed, repeats=repeats)
     peers = {1: _run(settings, row, side="peer", micro_batches=_sampled(row))}
-    if row.queries >= 8 and _fits(settings, 2 * peers[1]["memory"]):
+    if row.queries >= 8 and row.queries % 2 == 0 and _fits(settings, 2 * peers[1]["memory"]):
         try:
             peers[2] = _run(settings, row, side="peer", pairs_at_once=2)
         except TrainingError:
@@ -304,14 +312,14 @@ def _page(figures: dict[str, Any]) -> str:
     lines = [
         "# One training step beside TRL's DPOTrainer",
         "",
-        f"`python -m benchmarks.{'training_step' if settings['device'] == 'cpu' else 'gpu'}`: {settings['model']}, "
+        f"`python -m benchmarks.{figures['benchmark']}`: {settings['model']}, "
         f"{settings['dtype']} on {settings['device']}, {machine['processors']} processors, reference included on both "
         f"sides, {figures['loss']}; TRL {figures['versions']['trl']} with `max_length=None` and neither gradient "
-        f"checkpointing nor bf16. {kept} What each figure is stands in the program; all of them are in `figures.json`.",
+        f"checkpointing nor mixed precision. {kept} The program defines each figure; all are in `figures.json`.",
         "",
         *_table(_TITLES, [_line(row) for row in figures["rows"]]),
     ]
-    missing = [Row(*(one[name] for name in ("shots", "queries", "response_tokens"))) for one in figures["failures"]]
+    missing = [Row.in_record(record) for record in figures["failures"]]
     if missing:
         lines += ["", f"Not measured, since a side failed: {', '.join(row.name for row in missing)}."]
     return "\n".join([*lines, *_attributions(figures["rows"])]) + "\n"

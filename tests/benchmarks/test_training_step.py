@@ -4,7 +4,7 @@ import json
 import math
 from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
@@ -87,6 +87,46 @@ def test_rows_of_another_code_or_device_are_measured_again(tmp_path: Path, monke
     assert names("2x2x6") == ["2x2x6"]
     assert [row["shots"] for row in json.loads((tmp_path / "figures.json").read_text())["rows"]] == [2]
     assert names("2x2x6") == []
+
+
+def test_a_row_that_is_to_be_attributed_is_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured: list[bool] = []
+    row = training_step.Row(2, 2, 6)
+
+    def measure(_: object, row: training_step.Row, attributed: bool, __: int) -> dict[str, object]:
+        measured.append(attributed)
+        return asdict(row) | ({"attribution": {"sharing": 1.0}} if attributed else {})
+
+    def rows(*attributed: training_step.Row) -> list[dict[str, object]]:
+        settings = training_step.Settings(model="shape:tiny")
+        return list(training_step.measure_rows(settings, [row], attributed, out=tmp_path)["rows"])
+
+    monkeypatch.setattr(training_step, "_measure", measure)
+    monkeypatch.setattr(training_step, "_page", lambda _: "")
+    assert "attribution" not in rows()[0]
+    assert [found["attribution"] for found in rows(row)] == [{"sharing": 1.0}]
+    assert rows(row) == rows()
+    assert measured == [False, True]
+
+
+@pytest.mark.parametrize("queries", [2, 8, 9, 16])
+def test_the_peer_takes_two_pairs_at_once_only_of_many_that_go_in_two(
+    queries: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[object] = []
+
+    class Found(dict[str, Any]):
+        def __missing__(self, name: str) -> Any:
+            return [] if name in ("losses", "seconds_each") else 1.0
+
+    def run(*_: object, **more: object) -> Found:
+        sizes.append(more.get("pairs_at_once", 1))
+        return Found(losses=[0.0] if more["side"] == "ours" else [[0, 0.0]])
+
+    monkeypatch.setattr(training_step, "_run", run)
+    monkeypatch.setattr(training_step, "_fits", lambda *_: True)
+    training_step._measure(training_step.Settings(), training_step.Row(2, queries, 6), False, 1)
+    assert (2 in sizes) == (queries in (8, 16))
 
 
 @pytest.mark.parametrize("side", ["ours", "peer"])
