@@ -7,7 +7,7 @@ r"""How soon a person is known, if the next question is the one that tells most,
 In each written domain, simulated people with declared traits answer up to ten questions. After every answer something
 predicts what this person prefers in pairs of responses to held-out questions. `accuracy` is the share of right
 predictions after 0 to 10 answers, with 95% intervals (bootstrap over people), `gain` is the difference to random
-questions of the same people, and `answers_saved` says how many random answers are as good as five chosen ones.
+questions of the same people, and `random_answers_as_good` says how many random answers are as good as five chosen ones.
 
 Without `--policy` the results stand under `users`: the predictions are those of other people of the domain, weighted by
 how well they explain the answers. These people also say what to ask, by expected information gain or by variance.
@@ -24,6 +24,9 @@ shots. Questions are chosen by
 The reward is the pooled one of `Policy.reward`: the sum of the antisymmetric rewards under each shot alone. So the
 effect of each shot on each pair is measured once, for all people and strategies. The effects are saved in `--work`,
 so the same command resumes, and `--rows` ends a call early.
+
+Each domain's `measured_with` says with which policy and sizes. With `--out`, domains of an earlier call stay in
+metrics.json if they were measured with the same.
 """
 
 from __future__ import annotations
@@ -231,7 +234,7 @@ def _results(
         "tested_pairs": len(world.tested),
         "accuracy": {name: _with_intervals(rows) for name, rows in right.items()},
         "gain": {name: _with_intervals(right[name] - right["random"]) for name in chosen},
-        "answers_saved": {name: _saved(right[name], right["random"]) for name in chosen},
+        "random_answers_as_good": {name: _saved(right[name], right["random"]) for name in chosen},
     }
 
 
@@ -370,21 +373,29 @@ def main(arguments: Sequence[str] | None = None) -> None:
     own = {name: getattr(given, name) or getattr(usual, name) for name in ("people", "known", "questions", "tested")}
     sizes = replace(usual, **own)
     if given.policy:
-        policy = Policy.load(given.policy, layout="conversation", dtype=given.dtype)
+        policy = Policy.load(given.policy, dtype=given.dtype)
         effects = KeyedLog(given.work / "effects.jsonl", _Effect)
-        name = f"{_identity(given.policy)}/{given.dtype}"
+        how = {"weights": _identity(given.policy), "dtype": given.dtype, "layout": policy.renderer.layout}
+        name = "/".join(how.values())
         if given.rows is not None:
             for domain in given.domains:
                 _measure_some(policy, _world(load_domain(domain), sizes, 0), effects, name, given.rows)
             return
+        measured_with: dict[str, Any] = {"policy": given.policy, **how, "sizes": asdict(sizes), "seed": 0}
         found = {domain: measure_policy(domain, sizes, policy, effects, name) for domain in given.domains}
-        results = {"policy": found}
     else:
-        results = {"users": {domain: measure_users(domain, sizes) for domain in given.domains}}
+        measured_with = {"sizes": asdict(sizes), "seed": 0}
+        found = {domain: measure_users(domain, sizes) for domain in given.domains}
+    by = "policy" if given.policy else "users"
+    results = {by: {domain: {"measured_with": measured_with, **row} for domain, row in found.items()}}
     if given.out:
         file = given.out / "metrics.json"
         earlier = read_json(file) if file.is_file() else {}
-        results = {how: earlier.get(how, {}) | results.get(how, {}) for how in _TITLES if how in earlier | results}
+        alike = {
+            domain: row for domain, row in earlier.get(by, {}).items() if row.get("measured_with") == measured_with
+        }
+        results = earlier | {by: alike | results[by]}
+        results = {name: results[name] for name in _TITLES if name in results}
         write_json(file, results)
         write_text(given.out / "accuracy-by-answers.svg", _plot(results))
     print(json.dumps(results))

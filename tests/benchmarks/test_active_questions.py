@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import active_questions
 from benchmarks.active_questions import Sizes, main, measure_users
+from fspo.modeling.loading import load_model
+from fspo.modeling.policies import save_policy
 
 SMALL = Sizes(people=25, known=40, answers=4, questions=40, tested=30)
 
@@ -23,7 +26,7 @@ def test_chosen_questions_tell_more_than_random_ones() -> None:
 
 
 def test_a_policy_is_measured_in_pieces(
-    tiny_model_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_model_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     work, out = tmp_path / "work", tmp_path / "out"
     sizes = ["--people", "3", "--known", "5", "--questions", "3", "--tested", "6"]
@@ -50,3 +53,16 @@ def test_a_policy_is_measured_in_pieces(
     found = both["policy"]["elix-written"]
     assert set(found["accuracy"]) == {"random", "information", "variance", "uncertainty", "declared"}
     assert all(curve[0]["value"] == 0.5 and len(curve) == 4 for curve in found["accuracy"].values())
+    assert found["measured_with"]["layout"] == "conversation"
+
+    monkeypatch.setattr(active_questions, "_plot", lambda _: "")
+    details = {"context": "shots", "training": {"layout": "labelled"}}
+    labelled = save_policy(
+        load_model(tiny_model_path), tmp_path / "labelled", base=str(tiny_model_path), details=details
+    )
+    few = ["--people", "3", "--known", "5", "--questions", "1", "--tested", "6", "--domains", "advice"]
+    main([*few, "--policy", str(labelled), "--dtype", "float32", "--work", str(work), "--out", str(out)])
+    later = json.loads(capsys.readouterr().out)
+    assert later["policy"]["advice"]["measured_with"]["layout"] == "labelled"
+    assert list(later["policy"]) == ["advice"], "elix-written was measured with another policy"
+    assert later["users"] == users["users"]
