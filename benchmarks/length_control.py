@@ -2,8 +2,8 @@
 
     python -m benchmarks.length_control --out docs/results/length_control
 
-The annotations are made up: answers of two methods with lengths of their own, and a judge who goes by quality, by
-difficulty and by length, each more or less, and answers with certainty or with probabilities. Each annotation is a user
+The annotations are made up: answers of two methods with lengths of their own, and a judge who weighs quality,
+difficulty and length, and answers with certainty or with probabilities. Each annotation is a user
 of its own, since alpaca_eval knows none. It takes difficulties and its anchors ("gamed" baselines) from a table on a
 hub; here it gets the table of the case instead. All three of its models are compared.
 """
@@ -219,7 +219,7 @@ def _page(figures: dict[str, Any]) -> str:
         "`benchmarks/length_control.py` describes the cases. Over the table and "
         f"{len(figures['random_rows'])} more comparisons,",
         f"on cases drawn by chance, the largest difference is {figures['largest_difference']:.3f} points. It comes",
-        "from the tolerance that alpaca_eval's solver stops at, and so chooses its penalty by: told to go on to 1e-10,",
+        "from the tolerance at which alpaca_eval's solver stops and chooses its penalty; with a tolerance of 1e-10,",
         f"the largest difference is {figures['largest_difference_when_solved']:.6f} points.",
         "",
         "| case | model | fspo | alpaca_eval | difference |",

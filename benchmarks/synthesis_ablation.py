@@ -192,7 +192,7 @@ def _made(
     except DataError as error:
         if not list((folder / LABELS).glob("*.json")):
             raise
-        progress.say(str(error))  # a judge that goes by the order leaves no labels, which is a result
+        progress.say(str(error))  # a judge that depends on the order leaves no labels, which is a result
         return _undecided(folder, str(error))
     checks = read_json(folder / "checks.json")
     counts, labels = checks["counts"], checks["labels"]
