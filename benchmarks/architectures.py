@@ -16,7 +16,8 @@ token. Each ends as one of
     traceback    anything else
 
 Every architecture runs in a process of its own with a time limit. With `--out`, every result is kept as it comes; the
-same command resumes where it stopped, unless fspo's code changed. Once all are there, it starts again from nothing.
+same command resumes where it stopped. It starts again from nothing once all are there, or if the code of fspo or of the
+benchmarks, the versions of the libraries or the options have changed.
 """
 
 from __future__ import annotations

@@ -199,7 +199,8 @@ def _page(figures: dict[str, Any]) -> str:
         "",
         f"`{figures['command']}`: {figures['model']}, float32, {machine['device']}, {machine['at_start']} "
         "at the start. The busy program uses one core. Tokens per second, medians over "
-        f"{counted(figures['rounds'], 'rounds')}; the program defines the ways, all figures are in `figures.json`.",
+        f"{counted(figures['rounds'], 'rounds')}; the program defines the ways, and `figures.json` has all "
+        "measurements.",
         "",
         "| way | threads alone, busy | training alone | busy | share | generation alone | busy | share |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",

@@ -130,7 +130,7 @@ def make(folder: Path, config: SynthesisConfig, kills: int, rng: random.Random, 
             process.wait()
             raise
         made.seconds += time.perf_counter() - began
-        if code and (code != -signal.SIGKILL or made.kills == kills_before):  # -9 may also be want of memory
+        if code and (code != -signal.SIGKILL or made.kills == kills_before):  # -9 may also mean that memory ran out
             raise SystemExit(f"The work in {folder} failed with code {code}.")
         _count(made)
     return made

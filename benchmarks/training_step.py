@@ -315,11 +315,13 @@ def _page(figures: dict[str, Any]) -> str:
         f"`python -m benchmarks.{figures['benchmark']}`: {settings['model']}, "
         f"{settings['dtype']} on {settings['device']}, {machine['processors']} processors, reference included on both "
         f"sides, {figures['loss']}; TRL {figures['versions']['trl']} with `max_length=None` and neither gradient "
-        f"checkpointing nor mixed precision. {kept} The program defines each figure; all are in `figures.json`.",
+        f"checkpointing nor mixed precision. {kept} The program defines each column; `figures.json` has all "
+        "measurements.",
         "",
         *_table(_TITLES, [_line(row) for row in figures["rows"]]),
     ]
-    missing = [Row.in_record(record) for record in figures["failures"]]
+    kept_rows = set(map(Row.in_record, figures["rows"]))
+    missing = [row for record in figures["failures"] if (row := Row.in_record(record)) not in kept_rows]
     if missing:
         lines += ["", f"Not measured, since a side failed: {', '.join(row.name for row in missing)}."]
     return "\n".join([*lines, *_attributions(figures["rows"])]) + "\n"

@@ -87,8 +87,8 @@ class FSPOTrainer:
             callbacks: of transformers, as its Trainer takes them: instances or classes of `TrainerCallback`.
             compute_metrics: gets the policy as it is now and returns metrics of your own, by name. It is called at
                 every evaluation (`args.evaluate_every`, with or without an eval_dataset) and by `evaluate`; its
-                metrics are named `eval_NAME` in `metrics.jsonl` and in the trackers, and can't have the name of one of
-                fspo's, such as `margin_accuracy`.
+                metrics are named `eval_NAME` in `metrics.jsonl` and in the trackers, and can't have the name of one
+                that fspo measures in the same evaluation, such as `margin_accuracy` on an eval_dataset.
             observer: gives the effects that `target="observer"` aims at, such as `fspo.judging.observer.Observer`.
             progress: shows every step; by default a line on standard error every 20 seconds.
             **unknown_arguments: refused, naming what to give instead.
