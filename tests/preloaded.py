@@ -300,6 +300,7 @@ def _all() -> Sequence[str]:
     from fspo.cli.main import main
 
     sys.argv = ["fspo", "--version"]
+    os.environ["THP_MEM_ALLOC_ENABLE"] = "0"  # read once for all programs; it would hide what tests of memory count
     with contextlib.suppress(SystemExit):
         main()  # sets up the libraries as the program does
     found = (module.name for module in pkgutil.walk_packages(fspo.__path__, "fspo."))

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from fspo.errors import ConfigError
-from fspo.files import read_jsonl
+from fspo.files import read_jsonl, write_json
 from fspo.preferences.sampling import EpisodeSampler
 from fspo.training import losses, train
 from fspo.training.precomputing import REFERENCE_FILE
@@ -126,6 +126,7 @@ def test_margins_of_other_data_or_of_another_part_are_not_taken(tiny_model_path:
     settings = tiny_settings(**FIXED, precompute_reference=True, evaluate_every=4, evaluate_episodes=2)
     # The same data measured too: there each episode is rendered with its mirror.
     training = Training(settings, data, Start(tiny_model_path, tmp_path), tmp_path, validation=data)
+    write_json(tmp_path / train.TRAINING_FILE, {"identity": training.identity, "finished": False})
     (tmp_path / REFERENCE_FILE).write_text('{"key": "train of another/0", "plain": [999, 999], "mirrored": null}\n')
     loop = training.loop()
     with pytest.MonkeyPatch.context() as patch:
