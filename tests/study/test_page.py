@@ -171,7 +171,9 @@ def test_the_demo_on_the_builtin_model_by_keyboard_leaves_nothing(browser: Any, 
         records = store.records("demo")
         assert [item.choice for item in records.items] == ["first"] * 5
         (compared,) = [item for item in records.items if item.arms]
-        assert compared.first and compared.second  # so short that they may be equal
+        # The answers are so short that they may be equal; which arms gave them, and from how many labels, is certain.
+        assert compared.first and compared.second
+        assert sorted(compared.arms) == sorted(config.arms) and compared.shots == 2
         assert engine.counts.trunks == 1  # the labels, as the model has read them
         page.keyboard.press("Enter")
         page.get_by_role("heading", name="Thank you").wait_for()
