@@ -29,7 +29,8 @@ from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.formats import from_table, to_trl_rows
 from fspo.progress import PlainProgress, Silent
 from fspo.training.config import Objective
-from fspo.training.train import TRAINING_FILE, Training
+from fspo.training.resumable_training import Training
+from fspo.training.training_folder import TRAINING_FILE
 from tests.training.helpers import small_dataset
 from tests.training.test_train import figures, interrupted_after, same, weights
 from tests.training.train_tiny import tiny_settings, train_tiny

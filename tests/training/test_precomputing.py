@@ -10,14 +10,17 @@ import pytest
 import torch
 
 from fspo.errors import ConfigError
-from fspo.files import read_jsonl, write_json
+from fspo.files import read_jsonl
 from fspo.preferences.sampling import EpisodeSampler
-from fspo.training import losses, train
+from fspo.progress import Silent
+from fspo.training import losses, resumable_training
 from fspo.training.precomputing import REFERENCE_FILE
+from fspo.training.resumable_training import Training
 from fspo.training.start import Start
 from fspo.training.steps import EpisodeStream
-from fspo.training.train import Training, train_policy
+from fspo.training.train import train_policy
 from fspo.training.trainer import METRICS_FILE, PolicyTrainer
+from fspo.training.training_folder import save_record
 from tests.training.helpers import small_dataset
 from tests.training.train_tiny import tiny_settings, train_tiny
 
@@ -84,7 +87,7 @@ def test_asked_before_or_in_every_step_training_is_the_same(
 
 
 def test_no_frozen_copy_is_made(tiny_model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train, "frozen_copy", lambda _: pytest.fail("a whole copy of the model"))
+    monkeypatch.setattr(resumable_training, "frozen_copy", lambda _: pytest.fail("a whole copy of the model"))
     run(tiny_model_path, tmp_path / "out", precompute_reference=True, lora=None)
 
 
@@ -126,12 +129,12 @@ def test_margins_of_other_data_or_of_another_part_are_not_taken(tiny_model_path:
     settings = tiny_settings(**FIXED, precompute_reference=True, evaluate_every=4, evaluate_episodes=2)
     # The same data measured too: there each episode is rendered with its mirror.
     training = Training(settings, data, Start(tiny_model_path, tmp_path), tmp_path, validation=data)
-    write_json(tmp_path / train.TRAINING_FILE, {"identity": training.identity, "finished": False})
+    save_record(tmp_path, training.identity, finished=False)
     (tmp_path / REFERENCE_FILE).write_text('{"key": "train of another/0", "plain": [999, 999], "mirrored": null}\n')
     loop = training.loop()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Training, "_steps", lambda *_: None)
-        training.run(loop, train.Silent())
+        training.run(loop, Silent())
     unit = loop.trainer.data_collator([(0, training.sampler.episode(0))])["step"].passes[0][0]
     assert unit.margins is not None
     assert max(map(abs, unit.margins.plain)) < 99 and len(unit.margins.plain) == 2
@@ -141,7 +144,7 @@ def test_margins_of_other_data_or_of_another_part_are_not_taken(tiny_model_path:
 
 def test_objectives_without_a_reference_need_nothing_beforehand(tiny_model_path: Path, tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "precompute", lambda *_, **__: pytest.fail("nothing to ask"))
+        patch.setattr(resumable_training, "precompute", lambda *_, **__: pytest.fail("nothing to ask"))
         train_tiny(tiny_model_path, tmp_path, steps=1, objective="pref-ft", episodes=2, precompute_reference=True)
 
 
@@ -156,7 +159,7 @@ def test_sharded_weights_are_refused(tiny_model_path: Path, tmp_path: Path, monk
     training = Training(
         tiny_settings(**FIXED, precompute_reference=True), small_dataset(), Start(tiny_model_path, tmp_path), tmp_path
     )
-    monkeypatch.setattr(train.PolicyTrainer, "create_accelerator_and_postprocess", _sharding)
+    monkeypatch.setattr(PolicyTrainer, "create_accelerator_and_postprocess", _sharding)
     with pytest.raises(ConfigError, match="can't score episodes beforehand"):
         training.loop()
 

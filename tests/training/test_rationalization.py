@@ -190,7 +190,7 @@ def train(model: Path, out: Path) -> Path:
 def test_a_training_on_policy_that_was_interrupted_reaches_the_same_weights(
     tiny_model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fspo.training.train.closeness_named", lambda _: Scripted())
+    monkeypatch.setattr("fspo.training.resumable_training.closeness_named", lambda _: Scripted())
     whole = train(tiny_model_path, tmp_path / "whole")
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
         interrupted_after(patch, 2)

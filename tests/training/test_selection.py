@@ -11,10 +11,11 @@ import pytest
 from fspo.errors import ConfigError, StorageError
 from fspo.files import read_json
 from fspo.modeling.policies import is_policy
-from fspo.training import selection, train, trainer
+from fspo.training import resumable_training, selection, trainer
 from fspo.training.checkpoints import save_checkpoint, steps_of
 from fspo.training.selection import Course
-from fspo.training.train import TRAINING_FILE, train_policy
+from fspo.training.train import train_policy
+from fspo.training.training_folder import TRAINING_FILE
 from tests.training.helpers import small_dataset
 from tests.training.test_train import figures, interrupted_after, same, weights
 from tests.training.train_tiny import tiny_settings
@@ -52,7 +53,7 @@ def copied_on_the_way(model: Path, out: Path, **changes: Any) -> Path:
     `before-STEP` and `after-STEP` are those around the keeping of a best step's weights; `unwritten` is the one before
     the policy is written.
     """
-    keep, write = trainer.save_best, train.save_policy
+    keep, write = trainer.save_best, resumable_training.save_policy
 
     def copy(name: str) -> None:
         shutil.copytree(out, out.parent / name)
@@ -68,7 +69,7 @@ def copied_on_the_way(model: Path, out: Path, **changes: Any) -> Path:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trainer, "save_best", keep_and_copy)
-        patch.setattr(train, "save_policy", copy_and_write)
+        patch.setattr(resumable_training, "save_policy", copy_and_write)
         return run(model, out, **changes)
 
 

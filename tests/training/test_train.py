@@ -11,23 +11,21 @@ from typing import Any
 
 import pytest
 import torch
-from peft import LoraConfig
 from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback, TrainerControl
 
 from fspo.errors import ConfigError, DataError, StorageError, TrainingError
-from fspo.files import read_json, read_jsonl, write_json
+from fspo.files import read_json, read_jsonl
 from fspo.modeling.policies import is_policy
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.sampling import EpisodeSampler
-from fspo.preferences.types import Episode, User
-from fspo.progress import Silent
+from fspo.preferences.types import Episode
 from fspo.training import checkpoints
 from fspo.training.callbacks import SaveByTime
-from fspo.training.start import Start
-from fspo.training.train import TRAINING_FILE, Training, left_out_of, train_policy
+from fspo.training.train import train_policy
 from fspo.training.trainer import METRICS_FILE, PolicyTrainer
-from tests.training.helpers import small_dataset
+from fspo.training.training_folder import TRAINING_FILE
+from tests.training.helpers import Lines, small_dataset
 from tests.training.train_tiny import tiny_settings, train_tiny
 
 
@@ -231,99 +229,6 @@ def test_a_local_model_is_known_by_its_weights_and_not_by_its_place(tiny_model_p
         train_tiny(moved, out, steps=2)
 
 
-@pytest.mark.parametrize("start", ["model", "policy"])
-def test_a_training_with_another_chat_template_in_the_models_folder_is_another_one(
-    start: str, tiny_model_path: Path, tmp_path: Path
-) -> None:
-    model = shutil.copytree(tiny_model_path, tmp_path / "model")
-    (tmp_path / "policy").mkdir()
-    card = {"format": 1, "base": str(model), "adapters": [], "starts_from": None}
-    write_json(tmp_path / "policy" / "policy.json", card)
-
-    def training() -> Training:
-        return Training(tiny_settings(), small_dataset(), Start(tmp_path / start, tmp_path / "out"), tmp_path / "out")
-
-    def note(identity: dict[str, Any]) -> None:
-        write_json(tmp_path / "out" / TRAINING_FILE, {"identity": identity, "finished": False})
-
-    begun = training().identity
-    note(begun)
-    assert training().is_finished() is False
-    with (model / "chat_template.jinja").open("a") as template:
-        template.write("{# another #}")
-    with pytest.raises(ConfigError, match="with tokenizer_files = "):
-        training().is_finished()
-    note({name: value for name, value in begun.items() if name != "tokenizer_files"})  # as earlier versions did
-    assert training().is_finished() is False
-
-
-def test_a_limit_beyond_what_the_model_reads_is_refused(tiny_model_path: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="max_length is 5000, and the model reads at most 4096 tokens"):
-        train_tiny(tiny_model_path, tmp_path / "out", max_length=5000)
-
-
-def test_with_dropout_the_passes_are_part_of_what_is_learned() -> None:
-    assert "row_tokens" in tiny_settings().identity()
-    assert "row_tokens" not in tiny_settings(lora={"r": 4}).identity()
-
-
-def test_dropout_of_adapters_in_memory_makes_the_passes_decide_too(tiny_model_path: Path, tmp_path: Path) -> None:
-    def identity(dropout: float, row_tokens: int) -> dict[str, Any]:
-        adapters = LoraConfig(r=2, lora_dropout=dropout, target_modules=["q_proj"])
-        start = Start(tiny_model_path, tmp_path, adapters=adapters)
-        return Training(tiny_settings(lora=None, row_tokens=row_tokens), small_dataset(), start, tmp_path).identity
-
-    assert identity(0.0, 100) == identity(0.0, 9000)
-    assert identity(0.1, 100) != identity(0.1, 9000)
-
-
-def with_a_long_row(tokens: int = 20_000) -> PreferenceDataset:
-    rows = list(small_dataset())
-    rows[13] = replace(rows[13], rejected="It was long. " * (tokens // 4))
-    return PreferenceDataset(small_dataset().users, rows)
-
-
-@pytest.mark.parametrize("objective", ["ipo", "pref-ft"])
-def test_one_row_that_is_too_long_is_left_out_and_counted(
-    tiny_model_path: Path, tmp_path: Path, objective: str
-) -> None:
-    """Enough steps for every preference to be a query."""
-    settings = tiny_settings(objective=objective, bias_weight=0.0, steps=6, users_per_step=4, queries=4)
-    said = Lines()
-    out = train_policy(settings, with_a_long_row(), model=tiny_model_path, out=tmp_path / "out", progress=said)
-    assert any("Left out: 1 of 32 preferences" in line and "user 'u1'" in line for line in said.lines)
-    assert (left_out_of(out), read_json(out / TRAINING_FILE)["finished"]) == (1, True)
-    assert len(read_jsonl(out / METRICS_FILE)) == 6
-
-
-def test_a_row_that_is_too_long_is_refused_before_training_where_the_settings_say_so(
-    tiny_model_path: Path, tmp_path: Path
-) -> None:
-    out = tmp_path / "out"
-    with pytest.raises(DataError, match=r"row 14 \(user 'u1', prompt 'What about book 5\?'\) makes .* limit is 4,096"):
-        train_policy(tiny_settings(long_rows="refuse"), with_a_long_row(), model=tiny_model_path, out=out)
-    assert not (out / TRAINING_FILE).exists()
-
-
-def test_long_rows_of_the_validation_part_are_left_out_too(tiny_model_path: Path, tmp_path: Path) -> None:
-    held_out = PreferenceDataset(
-        [User("v", "Likes ending 0.")], [replace(row, user="v") for row in with_a_long_row() if row.user == "u1"]
-    )
-    settings = tiny_settings(steps=2, evaluate_every=1, evaluate_episodes=12)
-    out = train_policy(settings, small_dataset(), model=tiny_model_path, out=tmp_path / "out", validation=held_out)
-    assert is_policy(out)
-
-
-class Lines(Silent):
-    """Keeps what is said."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.lines.append(text)
-
-
 class FixedObserver:
     """Says the same of every query."""
 
@@ -353,23 +258,6 @@ def test_the_effects_aimed_at_are_the_scaled_log_odds_of_the_observer(tiny_model
         train_policy(follows, train, model=tiny_model_path, out=tmp_path / "observer", observer=FixedObserver(0.0))
     with pytest.raises(ConfigError, match="no observer to follow"):
         train_policy(follows, train, model=tiny_model_path, out=tmp_path / "none")
-
-
-@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
-def test_auto_is_the_dtype_that_the_device_is_fast_in(
-    dtype: str, tiny_model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("fspo.training.train.fast_dtype", lambda: dtype)
-    settings, train = tiny_settings(steps=2), small_dataset(users=4)
-    auto, named = (
-        train_policy(settings.model_copy(update={"dtype": given}), train, model=tiny_model_path, out=tmp_path / given)
-        for given in ("auto", dtype)
-    )
-    assert same(weights(auto), weights(named))
-    # A machine that is fast in another one does not continue it.
-    monkeypatch.setattr("fspo.training.train.fast_dtype", lambda: {"bfloat16": "float32"}.get(dtype, "bfloat16"))
-    with pytest.raises(ConfigError, match=dtype):
-        train_policy(settings.model_copy(update={"dtype": "auto"}), train, model=tiny_model_path, out=tmp_path / "auto")
 
 
 def test_a_training_of_one_step_learns_although_the_warm_up_is_longer(tiny_model_path: Path, tmp_path: Path) -> None:

@@ -19,9 +19,10 @@ from fspo.cli.main import app
 from fspo.errors import ConfigError
 from fspo.files import read_json, read_jsonl
 from fspo.progress import PlainProgress
-from fspo.training import api, losses, train
+from fspo.training import api, losses, resumable_training
 from fspo.training.config import TrainingConfig
-from fspo.training.train import TRAINING_FILE
+from fspo.training.resumable_training import Training
+from fspo.training.training_folder import TRAINING_FILE
 from tests.training.helpers import small_dataset
 from tests.training.test_api import others
 from tests.training.test_train import figures, interrupted_after, same, weights
@@ -93,8 +94,8 @@ def test_a_tracker_that_is_not_there_is_missed_before_anything_is_written(
 def test_wandb_keeps_its_files_in_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WANDB_DIR", raising=False)
     seen: list[str | None] = []
-    monkeypatch.setattr(train, "check_trackers", lambda config: None)
-    training: Any = train.Training.__new__(train.Training)
+    monkeypatch.setattr(resumable_training, "check_trackers", lambda config: None)
+    training: Any = Training.__new__(Training)
     object.__setattr__(training, "config", TrainingConfig(report_to=["wandb"]))
     object.__setattr__(training, "out", tmp_path / "out")
     with training._logs():

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import torch
 
 from fspo.errors import ConfigError, DataError, FspoError, TrainingError
-from fspo.files import read_json, read_jsonl, to_json, write_json, write_text
+from fspo.files import read_json, read_jsonl, to_json, write_text
 from fspo.identity import seed_by
 from fspo.judging.judge import Judge, can_judge
 from fspo.judging.verdicts import SCORES
@@ -38,10 +38,12 @@ from fspo.preferences.sampling import EpisodeSampler, short_users_said
 from fspo.preferences.types import Episode, Preference
 from fspo.printing import counted
 from fspo.records import KeyedLog
+from fspo.training.long_rows import max_length_of
 from fspo.training.processes import agreed, joined
 from fspo.training.start import Start
-from fspo.training.train import TRAINING_FILE, check_record, max_length_of, move_policy, train_policy
+from fspo.training.train import train_policy
 from fspo.training.trainer import METRICS_FILE
+from fspo.training.training_folder import TRAINING_FILE, check_record, move_policy, save_record
 
 __all__ = ["FIGURES_FILE", "ROUNDS_FOLDER", "Pairs", "Round", "RoundFigures", "play"]
 
@@ -274,7 +276,7 @@ def play(job: Job, make: Callable[[Round], Pairs]) -> Path:
     if done and is_policy(job.out):
         return job.out
     if joined().is_main_process:
-        write_json(job.out / TRAINING_FILE, {"identity": setup.identity, "finished": False})
+        save_record(job.out, setup.identity, finished=False)
     for line in setup.read.said("the training part"):
         job.progress.say(line)
     log = KeyedLog(job.out / FIGURES_FILE, RoundFigures)
@@ -353,7 +355,7 @@ def _publish(setup: _Setup, policies: Sequence[Path], log: KeyedLog[RoundFigures
         rows = _metrics(policies, log)
         write_text(job.out / METRICS_FILE, "".join(f"{to_json(row)}\n" for row in rows))
         left_out = {"left_out": len(setup.read.left_out)} if setup.read.left_out else {}
-        write_json(job.out / TRAINING_FILE, {"identity": setup.identity, "finished": True, **left_out})
+        save_record(job.out, setup.identity, finished=True, **left_out)
     joined().wait_for_everyone()
 
 

@@ -339,7 +339,7 @@ class _Reading:
         Raises:
             DataError: there is such a preference, and the settings refuse it.
         """
-        from fspo.training.train import fitted_for, max_length_of
+        from fspo.training.long_rows import fitted_for, max_length_of
 
         limit = max_length_of(config, self._context)
         named: dict[str, Any] = {"setting": _named(self._config, row.name, "long_rows")}

@@ -41,7 +41,7 @@ def model_card(
     `variants` name the reward and the sampling that the figures are of. `policy` is the folder of the policy, which
     says how many preferences of the training part were left out, and whether it has a tokenizer.
     """
-    from fspo.training.train import left_out_of
+    from fspo.training.training_folder import left_out_of
 
     training = config.training_of(row)
     start = f"the policy `{row.starts_from}` of the same run" if row.starts_from else "the base model"

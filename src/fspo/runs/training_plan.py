@@ -157,7 +157,7 @@ def seconds_of_token(config: TrainingConfig, tokens_per_second: float) -> float:
 def _seconds(folder: RunFolder, training: PlannedTraining) -> float:
     from fspo.modeling.quiet import quiet
     from fspo.runs.threads import use_free_threads
-    from fspo.training.train import time_episode
+    from fspo.training.timing import time_episode
 
     quiet()
     use_free_threads(folder.config)
@@ -231,8 +231,8 @@ def _sample(config: TrainingConfig, row: Method, train: PreferenceDataset, model
     """Some episodes of a training, rendered."""
     from fspo.modeling.loading import context_length, load_tokenizer
     from fspo.modeling.rendering import EpisodeRenderer
+    from fspo.training.long_rows import max_length_of
     from fspo.training.steps import StepCollator, known_responses
-    from fspo.training.train import max_length_of
 
     limit = max_length_of(config, context_length(model))
     renderer = EpisodeRenderer(load_tokenizer(model), context=row.shown, max_length=limit, layout=config.layout)
@@ -254,7 +254,7 @@ def _sample(config: TrainingConfig, row: Method, train: PreferenceDataset, model
 def _done(folder: RunFolder, name: str, config: TrainingConfig) -> int:
     """Steps that an earlier call has done, as far as the next one can continue from them."""
     from fspo.methods.rounds import ROUNDS_FOLDER
-    from fspo.training.train import TRAINING_FILE
+    from fspo.training.training_folder import TRAINING_FILE
 
     place, steps = folder.method(name), config.total_steps
     if is_trained(place):
@@ -266,7 +266,7 @@ def _done(folder: RunFolder, name: str, config: TrainingConfig) -> int:
 def is_trained(place: Path) -> bool:
     """Whether a method's folder holds a finished training, or a fitted reader."""
     from fspo.methods.reader_fitting import READER_FILE
-    from fspo.training.train import TRAINING_FILE
+    from fspo.training.training_folder import TRAINING_FILE
 
     try:
         return (place / READER_FILE).is_file() or bool(read_json(place / TRAINING_FILE)["finished"])
@@ -277,8 +277,8 @@ def is_trained(place: Path) -> bool:
 def _done_in(place: Path) -> int:
     """Steps of one training loop."""
     from fspo.training.checkpoints import newest_checkpoint
-    from fspo.training.train import TRAINING_FILE
     from fspo.training.trainer import CHECKPOINTS_FOLDER
+    from fspo.training.training_folder import TRAINING_FILE
 
     if is_trained(place):
         return int(read_json(place / TRAINING_FILE)["identity"]["config"]["steps"])

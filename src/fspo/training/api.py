@@ -35,9 +35,9 @@ from fspo.progress import PlainProgress, Progress
 from fspo.training.config import LoraSettings
 from fspo.training.losses import Reference, mean_figures
 from fspo.training.references import reference_of
+from fspo.training.resumable_training import MEMORY_ADVICE, Loop, Training
 from fspo.training.settings import FSPOConfig, unknown_argument
 from fspo.training.start import Start
-from fspo.training.train import MEMORY_ADVICE, Loop, Training
 from fspo.training.trainer import METRICS_FILE
 
 if TYPE_CHECKING:
