@@ -11,16 +11,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from fspo.errors import ConfigError, TrainingError
+from fspo.errors import ConfigError
 from fspo.files import check_no_others, read_json, read_jsonl
-from fspo.methods import rounds
-from fspo.methods.rounds import Pairs, Round, play
+from fspo.methods import round_setup, rounds
+from fspo.methods.one_round import Pairs, Round
+from fspo.methods.rounds import play
 from fspo.methods.table import METHODS
-from fspo.modeling.answering import Prompt
 from fspo.modeling.loading import load_model, load_tokenizer
 from fspo.modeling.policies import load_policy, read_card
 from fspo.preferences.dataset import PreferenceDataset
-from fspo.preferences.types import Episode, Preference, User
+from fspo.preferences.types import User
 from fspo.runs.made import RUN
 from fspo.training.trainer import PolicyTrainer
 from tests.methods.policies.round_worlds import LikesYes, Said, agreeing, job_of
@@ -63,7 +63,7 @@ def finished(tiny_model_path: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 def interrupt(monkeypatch: pytest.MonkeyPatch, place: str, at: int) -> None:
     """Interrupt the call number `at` of a function, from 1."""
-    owner: Any = PolicyTrainer if place == "training_step" else rounds
+    owner: Any = {"training_step": PolicyTrainer, "answer": round_setup}.get(place, rounds)
     original, calls = getattr(owner, place), iter(range(1, 1000))
 
     def call(*arguments: Any, **more: Any) -> Any:
@@ -142,35 +142,6 @@ def test_what_is_measured_after_each_round(finished: Path) -> None:
     assert all(row["chosen_words"] == start["chosen_words"] for row in (first, second))
 
 
-def test_probes_are_questions_of_the_validation_part(tiny_model_path: Path, tmp_path: Path) -> None:
-    validation, said = agreeing(2, 4), Said()
-    job = job_of("spin", tiny_model_path, tmp_path / "out", validation=validation, progress=said, **SMALL)
-    out = play(replace(job, judge=LikesYes), against_no)
-    # All of their chosen responses say yes, and a random model's answers don't.
-    assert read_jsonl(out / "rounds.jsonl")[0]["win_over_chosen"] == 0
-    assert any("0.0% wins over the chosen responses" in line for line in said.lines)
-
-
-def test_answers_are_given_the_shots_of_the_episode(
-    tiny_model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen: list[Any] = []
-    monkeypatch.setattr(rounds, "answer", lambda model, renderer, prompts, *rest, **more: seen.extend(prompts) or [])
-
-    def look(one: Round) -> Pairs:
-        episodes = one.draw()
-        with pytest.raises(ValueError, match="shorter"):
-            one.answers({"0": Prompt("?", episodes[0].shots)})
-        assert seen[-1].shots == episodes[0].shots
-        assert len(seen[-1].shots) == 2
-        assert {shot.user for shot in seen[-1].shots} == {episodes[0].user}
-        return Pairs(())
-
-    job = job_of("spin", tiny_model_path, tmp_path / "out", **{**SMALL, "probes": 0})
-    with pytest.raises(TrainingError, match="nothing to learn"):
-        play(job, look)
-
-
 @pytest.mark.parametrize(
     ("method", "settings", "place"),
     [("spin", {}, "answer"), ("synpo", {}, "answer"), ("aloe", {}, "answer"), ("spa", {"seeds": 5}, "_train")],
@@ -192,13 +163,6 @@ def test_it_says_how_many_users_have_too_few_preferences(
         job = job_of(method, tiny_model_path, tmp_path / "out", few, progress=said, judge=LikesYes, **changes)
         job.method.train(job)
     assert said.lines.count("Left out of the training part: 1 user with too few preferences for an episode.") == 1
-
-
-def test_pairs_that_teach_nothing_are_counted_and_left_out() -> None:
-    queries = [Preference("ann", "?", chosen, rejected) for chosen, rejected in (("a", "b"), ("a", "a "), ("a", " "))]
-    found = Pairs.of([Episode("ann", (), tuple(queries)), Episode("ann", (), tuple(queries[1:]))])
-    assert (found.count, found.same, found.empty) == (1, 2, 2)
-    assert [episode.queries for episode in found.episodes] == [(queries[0],)]
 
 
 def test_it_ends_where_nothing_is_left_to_learn(tiny_model_path: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from fspo.methods.method import Job
 from fspo.training.config import TrainingConfig
 
 if TYPE_CHECKING:
-    from fspo.methods.rounds import Pairs, Round
+    from fspo.methods.one_round import Pairs, Round
 
 __all__ = ["RoundSettings", "in_rounds"]
 

@@ -253,7 +253,7 @@ def _sample(config: TrainingConfig, row: Method, train: PreferenceDataset, model
 
 def _done(folder: RunFolder, name: str, config: TrainingConfig) -> int:
     """Steps that an earlier call has done, as far as the next one can continue from them."""
-    from fspo.methods.rounds import ROUNDS_FOLDER
+    from fspo.methods.round_setup import ROUNDS_FOLDER
     from fspo.training.training_folder import TRAINING_FILE
 
     place, steps = folder.method(name), config.total_steps

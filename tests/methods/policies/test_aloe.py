@@ -14,9 +14,9 @@ import pytest
 from fspo.errors import DataError, TrainingError
 from fspo.files import read_jsonl
 from fspo.llm.pool import EndpointPool
-from fspo.methods import rounds
+from fspo.methods import round_setup
+from fspo.methods.one_round import Pairs
 from fspo.methods.policies.aloe import AloeSettings
-from fspo.methods.rounds import Pairs
 from fspo.modeling.answering import Prompt, Reply
 from fspo.modeling.loading import load_tokenizer
 from fspo.modeling.rendering import EpisodeRenderer
@@ -43,7 +43,7 @@ def test_it_learns_from_answers_that_know_the_user(both: Path, tmp_path: Path, m
         seen.extend((bool(prompt.description), len(prompt.shots)) for prompt in prompts)
         return [Reply(answers(9)[not prompt.description]) for prompt in prompts]
 
-    monkeypatch.setattr(rounds, "answer", answer)
+    monkeypatch.setattr(round_setup, "answer", answer)
     job = job_of("aloe", both, tmp_path / "out", described(), judge=LikesYes, **TALK)
     out = job.method.train(job)
     assert read_jsonl(out / "rounds.jsonl")[1]["right_labels"] == 1.0
@@ -63,7 +63,7 @@ def test_no_shot_answers_the_question_that_is_asked(
         seen.extend((prompt.text[0].text, {shot.prompt for shot in prompt.shots}) for prompt in prompts)
         return [Reply(answers(9)[not prompt.description]) for prompt in prompts]
 
-    monkeypatch.setattr(rounds, "answer", answer)
+    monkeypatch.setattr(round_setup, "answer", answer)
     learned: list[Any] = []
     monkeypatch.setattr(Pairs, "of", classmethod(lambda kind, episodes: learned.extend(episodes) or kind(())))
     rows = [replace(row, prompt=f"Is book {place % 3} good?", question="") for place, row in enumerate(described())]

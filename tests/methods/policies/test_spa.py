@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from fspo.errors import ConfigError, DataError
 from fspo.files import read_jsonl
 from fspo.judging.verdicts import MIRRORED
-from fspo.methods import rounds
+from fspo.methods import round_setup
 from fspo.methods.policies.spa import divided, least_confident
 from fspo.methods.table import METHODS
 from fspo.modeling.answering import Prompt, Reply
@@ -45,7 +45,7 @@ def says_yes_then_no(model: Any, renderer: Any, prompts: Sequence[Prompt], *rest
 
 
 def test_few_labels_spread_by_the_implicit_reward(both: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rounds, "answer", says_yes_then_no)
+    monkeypatch.setattr(round_setup, "answer", says_yes_then_no)
     job = job_of("spa", both, tmp_path / "out", agreeing(), judge=LikesYes, **FEW)
     out = job.method.train(job)
     _, first, second = read_jsonl(out / "rounds.jsonl")
@@ -70,7 +70,7 @@ def test_no_other_label_is_read(both: Path, tmp_path: Path) -> None:
 
 
 def test_labels_that_say_nothing_spread_nothing(both: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rounds, "answer", says_yes_then_no)
+    monkeypatch.setattr(round_setup, "answer", says_yes_then_no)
     # Nothing in a question says what its user likes of it.
     rows = [row if int(row.prompt.split()[2]) % 2 else row.swap() for row in agreeing()]
     data = PreferenceDataset(agreeing().users.values(), rows)

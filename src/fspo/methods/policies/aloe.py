@@ -31,7 +31,7 @@ from fspo.preferences.types import Episode, Preference, Turn
 from fspo.training.config import Needs
 
 if TYPE_CHECKING:
-    from fspo.methods.rounds import Pairs, Round
+    from fspo.methods.one_round import Pairs, Round
     from fspo.modeling.rendering import Context
 
 __all__ = ["ROWS", "AloeSettings"]
@@ -81,7 +81,7 @@ class AloeSettings(RoundSettings):
 
 def _talk(one: Round) -> Pairs:
     """The turns of conversations: the answer that knows the user against the plain one."""
-    from fspo.methods.rounds import Pairs
+    from fspo.methods.one_round import Pairs
 
     config: AloeSettings = one.config
     turns = config.queries

@@ -38,7 +38,7 @@ from fspo.preferences.wording import wording
 from fspo.training.config import SMOOTHED
 
 if TYPE_CHECKING:
-    from fspo.methods.rounds import Pairs, Round
+    from fspo.methods.one_round import Pairs, Round
 
 __all__ = ["ROWS", "SpaSettings", "divided", "least_confident"]
 
@@ -100,7 +100,7 @@ def least_confident(margins: Sequence[float], share: float) -> set[int]:
 
 def _spread(one: Round) -> Pairs:
     """The episodes of the seeds; later, pairs of the policy's own answers, labelled by its implicit reward."""
-    from fspo.methods.rounds import Pairs
+    from fspo.methods.one_round import Pairs
 
     config: SpaSettings = one.config
     labelled, rest = divided(one.dataset, config.seeds, config.seed)

@@ -23,14 +23,14 @@ from fspo.methods.method import Method
 from fspo.methods.round_settings import RoundSettings, in_rounds
 
 if TYPE_CHECKING:
-    from fspo.methods.rounds import Pairs, Round
+    from fspo.methods.one_round import Pairs, Round
 
 __all__ = ["ROWS"]
 
 
 def _against_own_answers(one: Round) -> Pairs:
     """The chosen response of each query against the policy's own answer to it."""
-    from fspo.methods.rounds import Pairs
+    from fspo.methods.one_round import Pairs
 
     return Pairs.of(
         replace(

@@ -33,7 +33,7 @@ from fspo.preferences.types import Episode, Preference, Turn
 from fspo.preferences.wording import wording
 
 if TYPE_CHECKING:
-    from fspo.methods.rounds import Pairs, Round
+    from fspo.methods.one_round import Pairs, Round
 
 __all__ = ["ROWS", "SynpoSettings", "improving", "keywords_of", "writing"]
 
@@ -83,7 +83,7 @@ def improving(query: Preference, answer: str) -> tuple[Turn, ...]:
 
 def _synthetic(one: Round) -> Pairs:
     """Rewritten answers to new questions against the policy's first answers."""
-    from fspo.methods.rounds import Pairs
+    from fspo.methods.one_round import Pairs
     from fspo.modeling.answering import Prompt
 
     config: SynpoSettings = one.config
