@@ -18,8 +18,8 @@ from fspo.preferences.splits import Splits
 from fspo.runs import pipeline, training_plan
 from fspo.runs.config import load_config
 from fspo.runs.folder import RunFolder
-from fspo.runs.training_plan import planned_trainings, remaining, table
-from tests.training.helpers import small_dataset
+from fspo.runs.training_plan import TimeLeft, planned_trainings, remaining, table
+from tests.training.helpers import Lines, small_dataset
 
 FILE = """
 name: mine
@@ -155,3 +155,18 @@ def test_a_training_in_rounds_counts_the_steps_of_all_rounds(tmp_path: Path) -> 
     assert "answers" not in remaining([replace(plan, units=())], 1.0)
     unit: Any = SimpleNamespace(tokens=10)
     assert "answers that methods write in between are not included" in remaining([replace(plan, units=(unit,))], 1.0)
+
+
+def test_the_time_left_is_that_of_the_current_training_and_of_those_after_it(tmp_path: Path) -> None:
+    (tmp_path / "my.yaml").write_text(FILE)
+    folder, said = RunFolder(load_config(tmp_path / "my.yaml", (), tmp_path / "run")), Lines()
+    unit: Any = SimpleNamespace(tokens=10)
+    planned = planned_trainings(folder, ["pref-ft", "fspo"], None, None)
+    left = TimeLeft([replace(each, units=(unit,)) for each in planned], said)
+    left.tell(1.0, 4)
+    left.begin(1)
+    left.tell(1.0, 2)
+    left.tell(1.0, 4)  # its last step
+    first, second = said.lines
+    assert re.search(r"about .* \(pref-ft .*, fspo .*\), an estimate", first)
+    assert "pref-ft" not in second

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,7 +33,7 @@ from fspo.runs.model_cards import model_card
 from fspo.runs.readers import fit_readers, fitted_readers
 from fspo.runs.threads import use_threads
 from fspo.runs.training_data import merged, observer_of, row_numbers, training_parts
-from fspo.runs.training_plan import planned_trainings, remaining, seconds_of_token, table
+from fspo.runs.training_plan import TimeLeft, planned_trainings, table
 from fspo.runs.unused_settings import check_unused_settings, unused_writers
 from fspo.runs.writers import (
     endpoints_of,
@@ -108,10 +107,7 @@ def train(
 
     whole, splits = dataset_of(folder), splits_of(folder)
     chosen = set(trained_methods(folder) if names is None else names)
-    checked: dict[str, Any] = {"trained": chosen, "evaluated": names is None, "model": folder.config.model}
-    check_episodes(folder, whole, splits, **checked)  # each stage says itself what it leaves out
-    for line in check_unused_settings(folder.config, chosen, begun=True):
-        progress.say(line)
+    _check_training(folder, whole, splits, chosen, progress, evaluated=names is None)
     parts, validation = training_parts(folder, whole, splits), splits.part(whole, "validation")
     dataset, row_number = merged(parts), row_numbers(*(part.whole for part in parts))
     follow = [name for name, each in folder.config.training.items() if name in chosen and each.follows_observer]
@@ -120,21 +116,12 @@ def train(
     if any(each.done < each.config.total_steps for each in trainings):
         for line in table(trainings):
             progress.say(line)
-    made: list[Path] = []
-
-    def tell_time(tokens_per_second: float, step: int) -> None:
-        now, *later = trainings[len(made) - fitted :]
-        seconds = seconds_of_token(now.config, tokens_per_second)
-        done = max(step, now.done)  # a training in rounds counts the steps of each round from 0
-        left = [replace(now, done=done), *later]
-        if any(each.work for each in left):
-            progress.say(remaining(left, seconds))
-
-    made += fit_readers(folder, dataset, chosen, progress, record)
-    fitted = len(made)
-    first_steps = FirstSteps(tell_time)  # of the first training that is not finished; one callback for all
+    made = list(fit_readers(folder, dataset, chosen, progress, record))
+    time_left = TimeLeft(trainings, progress)
+    first_steps = FirstSteps(time_left.tell)  # of the first training that is not finished; one callback for all
     with closing(endpoints_of(folder, progress)) as endpoints:
-        for row in (each.row for each in trainings):
+        for number, row in enumerate(each.row for each in trainings):
+            time_left.begin(number)
             out = folder.method(row.name)
             use_threads(folder, method_part(row.name), progress)
             if record is not None:
@@ -162,6 +149,26 @@ def train(
         if processes.is_first():
             say_spent(folder, endpoints, progress)
     return made
+
+
+def _check_training(
+    folder: RunFolder,
+    dataset: PreferenceDataset,
+    splits: Splits,
+    names: set[str],
+    progress: Progress,
+    *,
+    evaluated: bool,
+) -> None:
+    """Find faults before the first training; say which settings it has no use for.
+
+    Raises:
+        FspoError: see `check_episodes`.
+    """
+    # Each stage says itself what it leaves out.
+    check_episodes(folder, dataset, splits, trained=names, evaluated=evaluated, model=folder.config.model)
+    for line in check_unused_settings(folder.config, names, begun=True):
+        progress.say(line)
 
 
 def _measuring_judge(folder: RunFolder, dataset: PreferenceDataset) -> Judge | None:

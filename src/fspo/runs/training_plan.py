@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from tempfile import TemporaryDirectory
@@ -17,7 +17,7 @@ from fspo.modeling.size import count_weights
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.sampling import EpisodeSampler
 from fspo.printing import rounded
-from fspo.progress import duration
+from fspo.progress import Progress, duration
 from fspo.runs.config import EVERY, RunConfig, methods_of
 from fspo.runs.folder import RunFolder
 from fspo.training.config import TrainingConfig
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PlannedTraining",
+    "TimeLeft",
     "is_trained",
     "measure",
     "planned_trainings",
     "remaining",
-    "seconds_of_token",
     "table",
     "too_large",
 ]
@@ -129,6 +129,27 @@ def remaining(trainings: Sequence[PlannedTraining], seconds: float) -> str:
     return f"Training takes about {total}{named}, {measured}.{answers}"
 
 
+class TimeLeft:
+    """Says how long the trainings that are left take, once the speed of the first of them is known."""
+
+    def __init__(self, trainings: Sequence[PlannedTraining], progress: Progress) -> None:
+        """Of these trainings none has begun."""
+        self._trainings, self._progress, self._current = trainings, progress, 0
+
+    def begin(self, number: int) -> None:
+        """Note that the training with this number begins, from 0."""
+        self._current = number
+
+    def tell(self, tokens_per_second: float, step: int) -> None:
+        """Say it, when the current training is at `step` and has this speed."""
+        now, *later = self._trainings[self._current :]
+        seconds = 1 / max(tokens_per_second, 1e-9) / _work_of_token(now.config)  # for a token that is read
+        done = max(step, now.done)  # a training in rounds counts the steps of each round from 0
+        left = [replace(now, done=done), *later]
+        if any(each.work for each in left):
+            self._progress.say(remaining(left, seconds))
+
+
 def _writes(training: PlannedTraining) -> bool:
     return isinstance(training.config, RoundSettings) and training.work > 0
 
@@ -147,11 +168,6 @@ def measure(folder: RunFolder, trainings: Sequence[PlannedTraining]) -> tuple[fl
     tokens, copies = fmean(unit.tokens for unit in largest.units), 1 if largest.config.lora is not None else 4
     why = too_large(folder.config.model, tokens, copies, "training takes")
     return (None, why) if why else (_seconds(folder, largest), "")
-
-
-def seconds_of_token(config: TrainingConfig, tokens_per_second: float) -> float:
-    """What one token takes that is read, from the speed of a training."""
-    return 1 / max(tokens_per_second, 1e-9) / _work_of_token(config)
 
 
 def _seconds(folder: RunFolder, training: PlannedTraining) -> float:
