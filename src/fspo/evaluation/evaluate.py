@@ -35,7 +35,14 @@ from fspo.evaluation.metrics.records import bytes_of_user, counts, samples_of, s
 from fspo.evaluation.metrics.reward_metrics import compute_reward_metrics
 from fspo.evaluation.metrics.rewards import Rewards
 from fspo.evaluation.metrics.table import Table, compare_tables, estimates, missing_interval_note, per_user
-from fspo.evaluation.provenance import base_provenance, check_unseen, read_provenance, untraced, untraced_note
+from fspo.evaluation.provenance import (
+    Provenance,
+    base_provenance,
+    check_unseen,
+    read_provenance,
+    untraced,
+    untraced_note,
+)
 from fspo.evaluation.scoring.descriptions import description_cost
 from fspo.evaluation.scoring.eval_episodes import Trial
 from fspo.evaluation.scoring.long_rows import measurable
@@ -53,6 +60,7 @@ from fspo.judging.trait_readers import ReaderJudge
 from fspo.llm.pool import EndpointPool
 from fspo.methods.adaptation import AdaptationRow
 from fspo.methods.table import METHODS
+from fspo.modeling.layouts import LayoutName
 from fspo.modeling.memory import out_of_memory_explained
 from fspo.modeling.model_names import layout_note
 from fspo.preferences.dataset import PreferenceDataset
@@ -149,20 +157,9 @@ def evaluate(
         adaptations=adaptations,
     )
     provenance = read_provenance(policies)
-    if train is not None:
-        check_unseen(base_provenance(model) | provenance, train, dataset)
-    unknown = untraced(base_provenance(model) | provenance, checked=train is not None)
-    if unknown:
-        shown.say(untraced_note(unknown))
-    places: dict[str | Path, None] = dict.fromkeys([model, *filter(None, policies.values())])
-    layouts = list(filter(None, (layout_note(place, config.layout) for place in places)))
-    for line in layouts:
-        shown.say(line)
-    texts = (text for row in dataset for text in (row.chosen, row.rejected))
-    people = dataset.users.values()
-    jury = jury_of(config, answer_judge(judge), judges or {}, texts, people, endpoints, shown)
-    for member in jury.values():
-        check_identity(member)
+    unknown = _check_training_data(base_provenance(model) | provenance, train, dataset, shown)
+    layouts = _say_layouts([model, *filter(None, policies.values())], config.layout, shown)
+    jury = _jury(config, dataset, judge, judges or {}, endpoints, shown)
     if not jury:
         config = config.for_reading()
     config = config.with_rungs(k for row in provenance.values() for k in row.shots)
@@ -189,6 +186,51 @@ def evaluate(
         shown.say(note)
     write_record(results / "metrics.json", found, Estimates)
     return {name: {measure: estimate.to_json() for measure, estimate in row.items()} for name, row in found.items()}
+
+
+def _check_training_data(
+    provenance: Mapping[str, Provenance], train: PreferenceDataset | None, test: PreferenceDataset, progress: Progress
+) -> list[str]:
+    """Check that no policy has seen the test part; gives those of which nobody can tell, which is said.
+
+    Raises:
+        DataError: one was trained on users or questions of the test part, or on other data than `train`.
+    """
+    if train is not None:
+        check_unseen(provenance, train, test)
+    unknown = untraced(provenance, checked=train is not None)
+    if unknown:
+        progress.say(untraced_note(unknown))
+    return unknown
+
+
+def _say_layouts(places: Iterable[str | Path], layout: LayoutName, progress: Progress) -> list[str]:
+    """A sentence on each model and policy that was trained with another layout than this one."""
+    notes = list(filter(None, (layout_note(place, layout) for place in dict.fromkeys(places))))
+    for line in notes:
+        progress.say(line)
+    return notes
+
+
+def _jury(
+    config: EvaluationConfig,
+    dataset: PreferenceDataset,
+    judge: Judge | None,
+    judges: Mapping[str, Judge],
+    endpoints: EndpointPool,
+    progress: Progress,
+) -> dict[str, Judge]:
+    """The judges of answers, by name.
+
+    Raises:
+        ConfigError: the name of one is taken, or one has no identity.
+        DataError: a user has no description for a judge that reads it.
+    """
+    texts = (text for row in dataset for text in (row.chosen, row.rejected))
+    jury = jury_of(config, answer_judge(judge), judges, texts, dataset.users.values(), endpoints, progress)
+    for member in jury.values():
+        check_identity(member)
+    return jury
 
 
 class _Stages:
