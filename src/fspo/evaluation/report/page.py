@@ -94,58 +94,83 @@ def _check_replaceable(svg: Path, csv: Path) -> None:
 
 
 def _view(run_dir: Path, benchmark: str = "") -> dict[str, Any]:
+    """What the template is filled with."""
     read = RunData.of(run_dir, benchmark)
     palette = Palette.of(read.metrics)
-    metrics, details = read.metrics, read.details
-    config = _text(run_dir / "resolved.yaml") or _text(run_dir / "config.yaml")
-    settings = settings_of(config)
-    trained = training_costs(run_dir)
-    lead = details.get("compared") or ("fspo" if "fspo" in metrics else next(reversed(list(metrics)), ""))
+    metrics = read.metrics
+    lead = read.details.get("compared") or ("fspo" if "fspo" in metrics else next(reversed(list(metrics)), ""))
     figures = _figures(read, lead, palette)
-    standings = Standings(
-        lead,
-        figures["paired"],
-        figures["answers_rank"].get("rows", ()),
-        figures["answers_rank"].get("each_other", False),
-        read.calibration,
-    )
-    against = findings(metrics, details, standings)
     return (
-        {
-            "name": f"{settings.get('name') or run_dir.resolve().name}{f' on {benchmark}' if benchmark else ''}",
-            "model": settings.get("model") or details.get("model") or "few-shot preference optimization",
-            "layout": settings.get("layout"),
-            "details": details,
-            "lead": lead,
-            "baseline": read.baseline,
-            "opponent": _opponent(read),
-            "given": read.given,
-            "variants": variants_of(details, lead),
-            "flipped_reward": single_context_reward(details, lead),
-            "measures": MEASURES,
-            "best": best_values(metrics),
-            "metrics": metrics,
-            "observer": read.observer,
-            "by_variant": _variants(metrics),
-            "variants_note": variants_note(details),
-            "methods": METHODS,
-            "training_costs": trained,
-            "trained_for": "" if read.given else trained_for(trained, lead),
-            "training": training_plots(run_dir, palette),
-            "data": data_section(read.checks),
-            "against": [row for row in against if _is_of(row.method, lead)],
-            "against_others": [row for row in against if not _is_of(row.method, lead)],
-            "rules": RULES,
-            "facts": facts(metrics),
-            "shared_prompts": read.items.shared_prompts if read.items.records else None,
-            "unequal_training": unequal_training_note(trained),
-            "untraced": untraced_note(details.get("untraced", [])),
-            "config": config,
-            "versions": read.versions,
-        }
+        _run(run_dir, read, benchmark)
+        | _results(read, lead)
+        | _training(run_dir, read, lead, palette)
+        | _findings(read, lead, figures)
         | figures
         | _texts(read, lead)
     )
+
+
+def _run(run_dir: Path, read: RunData, benchmark: str) -> dict[str, Any]:
+    """What the run is: its name, model, settings and data."""
+    config = _text(run_dir / "resolved.yaml") or _text(run_dir / "config.yaml")
+    settings = settings_of(config)
+    return {
+        "name": f"{settings.get('name') or run_dir.resolve().name}{f' on {benchmark}' if benchmark else ''}",
+        "model": settings.get("model") or read.details.get("model") or "few-shot preference optimization",
+        "layout": settings.get("layout"),
+        "data": data_section(read.checks),
+        "config": config,
+        "versions": read.versions,
+    }
+
+
+def _results(read: RunData, lead: str) -> dict[str, Any]:
+    """What was measured of which method, against which baseline."""
+    metrics, details = read.metrics, read.details
+    return {
+        "details": details,
+        "lead": lead,
+        "baseline": read.baseline,
+        "opponent": _opponent(read),
+        "given": read.given,
+        "variants": variants_of(details, lead),
+        "flipped_reward": single_context_reward(details, lead),
+        "measures": MEASURES,
+        "best": best_values(metrics),
+        "metrics": metrics,
+        "observer": read.observer,
+        "by_variant": _variants(metrics),
+        "variants_note": variants_note(details),
+        "methods": METHODS,
+        "shared_prompts": read.items.shared_prompts if read.items.records else None,
+    }
+
+
+def _training(run_dir: Path, read: RunData, lead: str, palette: Palette) -> dict[str, Any]:
+    """How the methods were trained, and what is not known of that."""
+    trained = training_costs(run_dir)
+    return {
+        "training_costs": trained,
+        "trained_for": "" if read.given else trained_for(trained, lead),
+        "training": training_plots(run_dir, palette),
+        "unequal_training": unequal_training_note(trained),
+        "untraced": untraced_note(read.details.get("untraced", [])),
+    }
+
+
+def _findings(read: RunData, lead: str, figures: Mapping[str, Any]) -> dict[str, Any]:
+    """What speaks against the methods, and the facts; `figures` are the sections with plots."""
+    rank = figures["answers_rank"]
+    standings = Standings(
+        lead, figures["paired"], rank.get("rows", ()), rank.get("each_other", False), read.calibration
+    )
+    against = findings(read.metrics, read.details, standings)
+    return {
+        "against": [row for row in against if _is_of(row.method, lead)],
+        "against_others": [row for row in against if not _is_of(row.method, lead)],
+        "rules": RULES,
+        "facts": facts(read.metrics),
+    }
 
 
 def _figures(read: RunData, lead: str, palette: Palette) -> dict[str, Any]:
