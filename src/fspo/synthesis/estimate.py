@@ -84,57 +84,74 @@ def estimate(config: SynthesisConfig, domain: Domain) -> RequestEstimate:
         ConfigError: more users are asked for than the domain has.
     """
     places = slots_of(config, domain)
-    users, prompts = len(places), domain.prompts
+    used = seeds_used(config, domain)
+    new = config.questions - used if config.augment and domain.file.responses != "written" else 0
+    pairs = _all_pairs(config, places, used + new)
     question = _mean(len(seed.text) for seed in domain.seeds)
     description = _mean(len(make_user(config, domain, place).description) for place in places[:_SAMPLE])
-    response: float = config.max_tokens * _CHARACTERS
+    rows = _writing(config, domain, question, used + new, new)
+    if config.portraits:
+        asked = _prompt(domain, "portrait", description)
+        rows.append(_stage("portraits", len(places), asked, PORTRAIT_TOKENS, of_users=True))
+        description = PORTRAIT_TOKENS * _CHARACTERS
+    if config.judge == "llm":
+        rows += _judging(config, domain, description, question + 2 * _response(config, domain), len(places), pairs)
+    stages = tuple(row for row in rows if row.requests)
+    return RequestEstimate(stages, _again(config, domain, stages), len(places), pairs)
+
+
+def _writing(config: SynthesisConfig, domain: Domain, question: float, count: int, new: int) -> list[Stage]:
+    """The stages up to the responses to `count` questions of so many characters, `new` of which are asked for."""
+    asked = _prompt(domain, "augment", EXAMPLES * question)
+    rows = [_stage("questions", -(-new * 4 // (3 * AT_ONCE)), asked, AT_ONCE * TOKENS)]
     production = domain.file.responses
-    if production == "written":
-        response = _mean(len(row.text) for row in domain.written)
-    used = seeds_used(config, domain)
-    new = config.questions - used if config.augment and production != "written" else 0
-    count = used + new
-    pairs = _all_pairs(config, places, count)
-
-    def prompt(name: str, filled: float) -> float:
-        return _FRAME + (_length(prompts[name]) + filled) / _CHARACTERS
-
-    rows = [_stage("questions", -(-new * 4 // (3 * AT_ONCE)), prompt("augment", EXAMPLES * question), AT_ONCE * TOKENS)]
-    told = _length(prompts["answer"])
+    told = _length(domain.prompts["answer"])
     if production == "restyled":
         opened = [opening for persona in domain.personas for opening in persona.openings]
         told = round(_mean(_length(persona.system) for persona in domain.personas) + _mean(map(_length, opened)))
     elif config.steering == "views" and production == "sampled":
-        rows.append(_stage("viewpoints", count, prompt("views", question), VIEW_TOKENS * config.views))
-        told = _length(prompts["view"]) + VIEW_TOKENS * _CHARACTERS
+        rows.append(_stage("viewpoints", count, _prompt(domain, "views", question), VIEW_TOKENS * config.views))
+        told = _length(domain.prompts["view"]) + VIEW_TOKENS * _CHARACTERS
     elif config.steering == "persona" and production == "sampled":
         told = round(_mean(_length(persona.system) for persona in domain.personas))
-    asked = _FRAME + (told + question) / _CHARACTERS
     each = {"sampled": config.responses, "restyled": config.restyling.samples, "written": 0}[production]
-    rows.append(_stage("responses", count * each, asked, config.max_tokens))
-    if config.portraits:
-        rows.append(_stage("portraits", users, prompt("portrait", description), PORTRAIT_TOKENS, of_users=True))
-        description = PORTRAIT_TOKENS * _CHARACTERS
-    if config.judge == "llm":
-        shown = question + 2 * response
-        first = prompt("judge", description + shown)
-        shared = 2 * users * config.shared_pairs
-        rows.append(_stage("shared pairs", shared, first, _CHOICE, of_users=True))
-        if config.refinement is not None:
-            rounds, added = config.refinement.rounds, SENTENCE_TOKENS * _CHARACTERS
-            between = prompt("judge", description + rounds * added / 2 + shown)
-            last = prompt("judge", description + rounds * added + shown)
-            sentence = prompt("append", description + shown)
-            asked_again = 2 * users * rounds * config.refinement.pairs
-            rows += [
-                _stage("refinement: pairs", asked_again, between, _CHOICE, of_users=True),
-                _stage("refinement: sentences", users * rounds, sentence, SENTENCE_TOKENS, of_users=True),
-                _stage("shared pairs, again", shared, last, _CHOICE, of_users=True),
-            ]
-            first = last
-        rows.append(_stage("labels", 2 * pairs - shared, first, _CHOICE))
-    stages = tuple(row for row in rows if row.requests)
-    return RequestEstimate(stages, _again(config, domain, stages), users, pairs)
+    return [*rows, _stage("responses", count * each, _FRAME + (told + question) / _CHARACTERS, config.max_tokens)]
+
+
+def _judging(
+    config: SynthesisConfig, domain: Domain, description: float, shown: float, users: int, pairs: int
+) -> list[Stage]:
+    """The stages in which a model judges pairs and refines descriptions.
+
+    A prompt has the characters of a `description`, and those `shown` of a question and two responses.
+    """
+    judged = _prompt(domain, "judge", description + shown)
+    shared = 2 * users * config.shared_pairs
+    rows = [_stage("shared pairs", shared, judged, _CHOICE, of_users=True)]
+    if config.refinement is not None:
+        rounds, added = config.refinement.rounds, SENTENCE_TOKENS * _CHARACTERS
+        between = _prompt(domain, "judge", description + rounds * added / 2 + shown)
+        judged = _prompt(domain, "judge", description + rounds * added + shown)
+        sentence = _prompt(domain, "append", description + shown)
+        asked_again = 2 * users * rounds * config.refinement.pairs
+        rows += [
+            _stage("refinement: pairs", asked_again, between, _CHOICE, of_users=True),
+            _stage("refinement: sentences", users * rounds, sentence, SENTENCE_TOKENS, of_users=True),
+            _stage("shared pairs, again", shared, judged, _CHOICE, of_users=True),
+        ]
+    return [*rows, _stage("labels", 2 * pairs - shared, judged, _CHOICE)]
+
+
+def _response(config: SynthesisConfig, domain: Domain) -> float:
+    """Characters of a response."""
+    if domain.file.responses == "written":
+        return _mean(len(row.text) for row in domain.written)
+    return config.max_tokens * _CHARACTERS
+
+
+def _prompt(domain: Domain, name: str, filled: float) -> float:
+    """Tokens of a prompt of the domain that is filled with so many characters."""
+    return _FRAME + (_length(domain.prompts[name]) + filled) / _CHARACTERS
 
 
 def _all_pairs(config: SynthesisConfig, slots: Sequence[UserSlot], questions: int) -> int:
