@@ -14,36 +14,8 @@ __all__ = ["dataset_card", "reading_in_words"]
 
 def dataset_card(config: SynthesisConfig, domain: Domain, asked: str, written_by: str, checks: dict[str, Any]) -> str:
     """A README in Markdown with the hub's header, from what the checks found."""
-    counts, labels, diversity = checks["counts"], checks["labels"], checks["diversity"]
-    sampling, written = checks["sampling"], domain.file.responses == "written"
-    texts = "" if written else f" from {sampling['used']:,} of {sampling['asked']:,} texts asked for"
-    rows = [
-        ("users", f"{counts['users']:,}"),
-        ("questions", f"{counts['questions']:,}, {counts['seeds']:,} of them from the domain"),
-        ("responses", f"{counts['responses']:,}{texts}"),
-        ("preferences", f"{counts['preferences']:,}; {counts['ties']:,} pairs were left undecided"),
-        ("similarity of two responses to one question", _shown(diversity["mean_similarity"])),
-        ("disagreement of two users", _shown(checks["disagreement"].get("mean"))),
-    ]
-    if config.judge == "llm":
-        order = labels["order"]
-        rows += [
-            ("pairs judged alike in both orders", _shown(order["agreement"])),
-            ("answers for the response shown first", _shown(order["first_share"])),
-            ("accuracy of the labels, estimated from the two orders", _shown(order["estimated_accuracy"])),
-            ("labels shared by the measured judge, where it decides", _shown(labels["agreement_with_measures"])),
-            ("label entropy, before and after refinement (nats)", _before_after(labels["entropy"])),
-        ]
-    for trait, reading in checks.get("readers", {}).items():
-        rows.append((f"trait '{trait}' as read in answers", reading_in_words(reading)))
-    for name, found in (
-        ("texts not used as responses", checks["sampling"]["rejected"]),
-        ("pairs left undecided", labels["undecided"]),
-        ("odd replies of the servers, over all calls", checks.get("replies", {})),
-    ):
-        if found:
-            rows.append((name, ", ".join(f"{reason} {count:,}" for reason, count in found.items())))
-    table = "\n".join(f"| {name} | {value} |" for name, value in rows)
+    written = domain.file.responses == "written"
+    table = "\n".join(f"| {name} | {value} |" for name, value in _rows(config, checks, written=written))
     return f"""---
 language: {domain.file.language}
 task_categories: [text-generation]
@@ -83,6 +55,39 @@ configs:
 - {_limit(config)}
 - {"The texts were not checked against sources" if written else "The texts are a language model's"}, and may be wrong.
 """
+
+
+def _rows(config: SynthesisConfig, checks: dict[str, Any], *, written: bool) -> list[tuple[str, str]]:
+    """What the checks found, in the order of the card: what it is, and its value."""
+    counts, labels, diversity, sampling = (checks[name] for name in ("counts", "labels", "diversity", "sampling"))
+    texts = "" if written else f" from {sampling['used']:,} of {sampling['asked']:,} texts asked for"
+    rows = [
+        ("users", f"{counts['users']:,}"),
+        ("questions", f"{counts['questions']:,}, {counts['seeds']:,} of them from the domain"),
+        ("responses", f"{counts['responses']:,}{texts}"),
+        ("preferences", f"{counts['preferences']:,}; {counts['ties']:,} pairs were left undecided"),
+        ("similarity of two responses to one question", _shown(diversity["mean_similarity"])),
+        ("disagreement of two users", _shown(checks["disagreement"].get("mean"))),
+    ]
+    if config.judge == "llm":
+        order = labels["order"]
+        rows += [
+            ("pairs judged alike in both orders", _shown(order["agreement"])),
+            ("answers for the response shown first", _shown(order["first_share"])),
+            ("accuracy of the labels, estimated from the two orders", _shown(order["estimated_accuracy"])),
+            ("labels shared by the measured judge, where it decides", _shown(labels["agreement_with_measures"])),
+            ("label entropy, before and after refinement (nats)", _before_after(labels["entropy"])),
+        ]
+    for trait, reading in checks.get("readers", {}).items():
+        rows.append((f"trait '{trait}' as read in answers", reading_in_words(reading)))
+    for name, found in (
+        ("texts not used as responses", sampling["rejected"]),
+        ("pairs left undecided", labels["undecided"]),
+        ("odd replies of the servers, over all calls", checks.get("replies", {})),
+    ):
+        if found:
+            rows.append((name, ", ".join(f"{reason} {count:,}" for reason, count in found.items())))
+    return rows
 
 
 def reading_in_words(reading: Mapping[str, Any]) -> str:
