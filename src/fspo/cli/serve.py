@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,16 +143,10 @@ def serve(
       fspo serve --upstream http://127.0.0.1:9000/v1 --model qwen3-8b --adapter fspo
     """
     endpoint = _endpoint(upstream, model, adapter, key_variable)
-    if endpoint is None and not cache_salt:
-        raise ConfigError("--no-cache-salt belongs to --upstream; add --upstream URL, or leave --no-cache-salt out.")
-    for option, given in (("--guidance", guidance), ("--memory", memory != 1), ("--dtype", dtype != "float32")):
-        if endpoint is not None and given:
-            raise ConfigError(f"{option} needs the model in this process; leave it out, or serve --policy alone.")
+    local = {"--guidance": bool(guidance), "--memory": memory != 1, "--dtype": dtype != "float32"}
+    _check_place_of_model(endpoint, local, cache_salt=cache_salt)
     if demo:
-        if policy is None and endpoint is None:
-            policy = _demo_policy()
-            if policy != str(_DEMO_POLICY):
-                console().print(_UNTRAINED.format(place=_DEMO_POLICY, model=policy), markup=False)
+        policy = _demo_policy() if policy is None and endpoint is None else policy
         questions = questions or _DEMO_QUESTIONS
     if policy is None and endpoint is None:
         raise ConfigError("Name what to serve: --policy FOLDER, or --upstream URL with --model NAME.")
@@ -226,6 +220,19 @@ def _endpoint(
         raise ConfigError(first_fault(error, EndpointConfig, names=names).sentence) from None
 
 
+def _check_place_of_model(endpoint: EndpointConfig | None, local: Mapping[str, bool], *, cache_salt: bool) -> None:
+    """Check that the options fit the place where the model runs; `local` says which of those for this process are set.
+
+    Raises:
+        ConfigError: an option is for the other place.
+    """
+    if endpoint is None and not cache_salt:
+        raise ConfigError("--no-cache-salt belongs to --upstream; add --upstream URL, or leave --no-cache-salt out.")
+    for option, given in local.items():
+        if endpoint is not None and given:
+            raise ConfigError(f"{option} needs the model in this process; leave it out, or serve --policy alone.")
+
+
 def _policy(place: str | None, dtype: str, shots: int | None) -> Policy | None:
     if place is None:
         return None
@@ -249,10 +256,14 @@ def _store(place: str | None) -> Iterator[Store]:
 
 
 def _demo_policy() -> str:
+    """The demo's policy, or the built-in model where it is not trained yet, which is said."""
     from fspo.modeling.builtin_model import BUILTIN_MODEL
     from fspo.modeling.model_names import POLICY_FILE
 
-    return str(_DEMO_POLICY) if (_DEMO_POLICY / POLICY_FILE).is_file() else BUILTIN_MODEL
+    if (_DEMO_POLICY / POLICY_FILE).is_file():
+        return str(_DEMO_POLICY)
+    console().print(_UNTRAINED.format(place=_DEMO_POLICY, model=BUILTIN_MODEL), markup=False)
+    return BUILTIN_MODEL
 
 
 def _demo_request(people: Store, address: str) -> str:
