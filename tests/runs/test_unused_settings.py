@@ -66,6 +66,9 @@ def test_what_some_methods_use_is_said_of_the_others_that_compare_pairs(tmp_path
         ("aloe", "message_tokens: 64", "endpoint"),
         ("np-dpo", "embedding: sentence, layer: 1", "embedding backbone"),
         ("p-rlhf", "clusters: 3", "users clusters"),
+        ("spin", "temperature: 0, top_p: 0.9", "temperature above 0"),
+        ("spa", "noisy_share: 0, noise: 0.2", "noisy_share above 0"),
+        ("spa", "noisy_share: 0, extrapolation: 1.0", "noisy_share above 0"),
     ],
 )
 def test_a_method_says_what_its_own_settings_need(tmp_path: Path, method: str, setting: str, needs: str) -> None:

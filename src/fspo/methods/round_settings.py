@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
 from fspo.llm.endpoint_config import EndpointConfig
 from fspo.methods.method import Job
-from fspo.training.config import TrainingConfig
+from fspo.training.config import Needs, TrainingConfig
 
 if TYPE_CHECKING:
     from fspo.methods.one_round import Pairs, Round
@@ -20,6 +20,11 @@ __all__ = ["RoundSettings", "in_rounds"]
 
 class RoundSettings(TrainingConfig):
     """Settings of a training in rounds: those of one round's training, and how its answers are written."""
+
+    needs: ClassVar[Needs] = {
+        **TrainingConfig.needs,
+        "top_p": ("temperature above 0", lambda config: config.temperature > 0),
+    }
 
     rounds: int = Field(
         default=3, ge=1, description="Rounds of writing answers and training on them; `steps` are those of one round."

@@ -24,7 +24,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from pydantic import Field, model_validator
 
@@ -35,7 +35,7 @@ from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.sampling import shots_beside
 from fspo.preferences.types import Episode, Preference
 from fspo.preferences.wording import wording
-from fspo.training.config import SMOOTHED
+from fspo.training.config import SMOOTHED, Needs
 
 if TYPE_CHECKING:
     from fspo.methods.one_round import Pairs, Round
@@ -45,6 +45,12 @@ __all__ = ["ROWS", "SpaSettings", "divided", "least_confident"]
 
 class SpaSettings(RoundSettings):
     """Settings of SPA."""
+
+    needs: ClassVar[Needs] = {
+        **RoundSettings.needs,
+        "noise": ("noisy_share above 0", lambda config: config.noisy_share > 0),
+        "extrapolation": ("noisy_share above 0", lambda config: config.noisy_share > 0),
+    }
 
     seeds: int = Field(
         default=8, ge=1, description="Labelled questions of each user; the labels of all others are not read."
