@@ -44,6 +44,19 @@ def test_a_column_of_that_name_hides_no_repetition(value: Any) -> None:
         PreferenceDataset([User("ann")], rows)
 
 
+def test_a_column_of_one_s_own_called_repeat_is_no_mark(tmp_path: Path) -> None:
+    good = {"user": "ann", "prompt": "why?", "chosen": "so", "rejected": "thus"}
+    path = write_csv(tmp_path / "t.csv", [{**good, "repeat": number} for number in (1, 2, 3)])
+    parquet = write_parquet(tmp_path / "t.parquet", [{**good, "repeat": number} for number in (2, 3, 4)])
+    for table in (path, parquet):
+        with pytest.raises(DataError, match="2 rows with the user, prompt, pair and label of an earlier row"):
+            PreferenceDataset.from_file(table)
+        kept = PreferenceDataset.from_file(table, on_duplicate="keep")
+        assert [row.source.get("repeat") for row in kept] == [None, 2, 3]
+    assert [row.source["own_repeat"] for row in kept] == [2, 3, 4]
+    assert PreferenceDataset.from_pandas(kept.to_pandas()).preferences == kept.preferences
+
+
 def test_kept_repetitions_come_back_from_a_folder(tmp_path: Path) -> None:
     kept, _ = settled([row(), row()], "keep")
     dataset = PreferenceDataset([User("ann")], kept)

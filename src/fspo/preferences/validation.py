@@ -64,6 +64,9 @@ TURNS = "prompt_turns"
 REPEAT = "repeat"
 """Key in the source of a preference that repeats an earlier one on purpose: which repetition it is, a number from 2."""
 
+OWN_REPEAT = "own_repeat"
+"""Key in the source for a column of one's own that is called `repeat`."""
+
 _ROLES: tuple[Role, ...] = get_args(Role)
 _MESSAGES = 'must hold messages {"role": "system", "user" or "assistant", "content": text}.'
 
@@ -122,6 +125,8 @@ def parse_preference(
 ) -> Preference:
     """Make a preference of one row; columns of one's own are kept in its source, dates there as ISO text.
 
+    A column of one's own that is called `repeat` is kept as `own_repeat`: `repeat` is fspo's mark of a repetition.
+
     `table`: the columns as the reader of the error knows them, where they differ from those of the row.
 
     Raises:
@@ -130,6 +135,8 @@ def parse_preference(
     turns, row = _prompt_turns(row, file, number)
     extra = _check_columns(row, PREFERENCE_COLUMNS, file, number, table)
     extra = {column: json_value(value, column, file, number) for column, value in extra.items()}
+    if REPEAT in extra:
+        extra = {OWN_REPEAT: extra.pop(REPEAT), **extra}
     source = json_value(_mapping(row, "source", file, number), "source", file, number)
     return Preference(
         user=_text(row, "user", file, number, identifier=True),
@@ -434,7 +441,7 @@ def _unwritable(value: User | Preference, columns: Iterable[str], row: int) -> P
 
 
 def repeats_on_purpose(preference: Preference) -> bool:
-    """Whether a preference has fspo's mark of a repetition; a column `repeat` of one's own is none."""
+    """Whether a preference has fspo's mark of a repetition."""
     number = preference.source.get(REPEAT)
     return isinstance(number, int) and number >= 2
 
