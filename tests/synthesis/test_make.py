@@ -19,7 +19,7 @@ from fspo.errors import ConfigError, DataError, StorageError
 from fspo.files import read_jsonl
 from fspo.llm.batching import CachedModel
 from fspo.llm.cache import RequestCache
-from fspo.llm.types import Completion, CompletionRequest
+from fspo.llm.types import Completion, CompletionRequest, models_digests
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.sampling import check_no_leak
 from fspo.preferences.splits import Splits
@@ -455,9 +455,9 @@ def test_a_dataset_of_an_earlier_version_is_refused_and_stays(tmp_path: Path) ->
 class _Weighed(ScriptedModel):
     """As a model on this machine, whose folder keeps its name."""
 
-    def __init__(self, weights: str | None) -> None:
+    def __init__(self, weights: str | None, name: str = "models/my") -> None:
         super().__init__()
-        self.identity = {"model": "models/my", "weights": weights}
+        self.identity = {"model": name, "weights": weights}
 
 
 @pytest.mark.parametrize("name", ["judge_max_tokens", "refinement", "near_duplicate"])
@@ -479,6 +479,26 @@ def test_data_of_other_weights_of_the_same_name_are_other_data(tmp_path: Path) -
 
     for weights, same in (("old", True), ("new", False), (None, True)):  # None: the folder is no longer there
         assert is_complete(tmp_path, config_of(), Writers(_Weighed(weights), _Weighed(weights))) is same
+
+
+@pytest.mark.parametrize("name", ["./models/my", "models/my/", "models/../models/my"])
+def test_a_model_s_folder_is_the_same_however_it_is_written(tmp_path: Path, name: str) -> None:
+    made(config_of(), tmp_path, _Weighed("old"))
+    assert is_complete(tmp_path, config_of(), Writers(*[_Weighed("old", name)] * 2))
+    assert not is_complete(tmp_path, config_of(), Writers(*[_Weighed("new", name)] * 2))
+    assert not is_complete(tmp_path, config_of(), Writers(*[_Weighed("old", f"{name}-other")] * 2))
+
+
+def test_data_that_have_a_model_s_folder_as_it_was_written_stay_finished(tmp_path: Path) -> None:
+    model = _Weighed("old", "./models/my")
+    made(config_of(), tmp_path, model)
+    path = tmp_path / "synthesis.json"
+    record = json.loads(path.read_text())
+    earlier = record | models_digests(model, model, as_written=True)
+    assert earlier["models"] != record["models"]
+    path.write_text(json.dumps(earlier))
+    assert is_complete(tmp_path, config_of(), Writers(model, model))
+    assert not is_complete(tmp_path, config_of(), Writers(*[_Weighed("new", "./models/my")] * 2))
 
 
 def test_stages_by_another_model_are_made_anew_and_that_is_said(tmp_path: Path) -> None:

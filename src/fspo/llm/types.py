@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -221,15 +222,24 @@ def identity_of(model: LanguageModel) -> Any:
     return getattr(model, "identity", None) or model.name
 
 
-def models_digests(*models: LanguageModel) -> dict[str, str]:
+def models_digests(*models: LanguageModel, as_written: bool = False) -> dict[str, str]:
     """Which models made something, for files that are shared: digests that hold no address and no folder.
 
     `models` is by the settings alone; `weights`, by the weights of local models too, is missing where one of those is
-    not on this machine.
+    not on this machine. `./m` and `m/` are the model `m`, unless `as_written`, as earlier versions had it.
     """
-    identities = [identity_of(model) for model in models]
+    identities = [identity_of(model) if as_written else _plain(identity_of(model)) for model in models]
     named = {"models": digest(_without_weights(identities), 64)}
     return named | ({"weights": digest(identities, 64)} if _weighed(identities) else {})
+
+
+def _plain(identity: Any) -> Any:
+    """An identity with the names of local models, which alone have weights, as their shortest paths."""
+    if isinstance(identity, Mapping):
+        local = "weights" in identity and isinstance(identity.get("model"), str)
+        own = {"model": os.path.normpath(identity["model"])} if local else {}
+        return {key: _plain(value) for key, value in identity.items()} | own
+    return [_plain(value) for value in identity] if isinstance(identity, list) else identity
 
 
 def _without_weights(identity: Any) -> Any:

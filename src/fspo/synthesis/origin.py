@@ -56,6 +56,9 @@ class Origin:
         then, now = dict(read_json(path)), self.record()
         if then.get("format") != _FORMAT:
             return Sameness("format", str(then.get("format")), str(_FORMAT))
+        written = models_digests(self.ask, self.write, as_written=True)
+        if then.get("models") == written["models"]:
+            now |= written  # data of earlier versions
         return same(then, now, known=_LATER, usual=self.usual)
 
 
