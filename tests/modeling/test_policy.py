@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -164,6 +164,23 @@ def test_a_description_is_shown_to_a_model_that_was_not_trained(speaking_model_p
         assert oracle.reward(person, *QUESTION) == pytest.approx(own.tolist(), abs=1e-3)
     with pytest.raises(DataError, match="no labels to swap"):
         oracle.reward(User("x", "Likes bad films."), *QUESTION, against="mirror")
+
+
+def test_a_description_without_effect_is_said(policy: Policy, speaking_model_path: Path) -> None:
+    calls: list[Callable[[Policy, str | None], Any]] = [
+        lambda one, text: one.reward(ANN, *QUESTION, description=text),
+        lambda one, text: one.generate(ANN, "Hi", max_new_tokens=2, description=text),
+        lambda one, text: one.generate_batch([(ANN, "Hi")], max_new_tokens=2, description=text),
+        lambda one, text: list(one.stream(ANN, "Hi", max_new_tokens=2, description=text)),
+        lambda one, text: one.messages(ANN, "Hi", description=text),
+    ]
+    both = Policy.load(speaking_model_path, device="cpu")
+    for call in calls:
+        with pytest.warns(UserWarning, match="no effect: .* context 'shots'"):
+            call(policy, "Likes bad films.")
+        call(policy, None)
+        call(policy, "")
+        call(both, "Likes bad films.")
 
 
 def test_what_is_no_reward_is_refused_before_weights_are_read(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -76,6 +77,8 @@ class Policy:
     `dataset.person("ann")`; a `User`; or None, for no person.
 
     The weights are loaded at the first use. Policies over one base model share it in memory.
+
+    A `description` that is given to a policy which sees preferences alone has no effect, and a Python warning says so.
 
     Attributes:
         renderer: turns people and prompts into tokens.
@@ -237,6 +240,7 @@ class Policy:
             raise DataError("A reward is of responses that are texts; give at least one, and none that is empty.")
         texts = tuple(map(self.renderer.render_response, responses))
         shown = self.shown(person_of(person), prompt, description, mirrored=against != "reference")
+        self._warn_of_unread(description)
         if against == "pooled":
             return self._antisymmetric([replace(shown, shots=(shot,)) for shot in shown.shots], texts)
         if against == "mirror":
@@ -392,6 +396,7 @@ class Policy:
             self.shown(person_of(person), prompt, description, mirrored=settings.guidance > 0)
             for person, prompt in requests
         )
+        self._warn_of_unread(description)
         with self._model() as model:
             return answer(model, self.renderer, prompts, settings, seed=seed, batch_size=batch_size)
 
@@ -410,6 +415,7 @@ class Policy:
         """
         settings = sampling_of(sampling)
         shown = self.shown(person_of(person), prompt, description, mirrored=settings.guidance > 0)
+        self._warn_of_unread(description)
         (numbered,) = self._numbered([shown])
         return stream_answer(self._model, self.renderer, numbered, settings, seed=seed)
 
@@ -432,6 +438,7 @@ class Policy:
             DataError: the person is not given as above, or the prompt is too long.
         """
         shown = self.shown(person_of(person), prompt, description, mirrored=False)
+        self._warn_of_unread(description)
         return self.renderer.messages(shown.shots, shown.text, shown.description, reserve=reserve)
 
     def save_pretrained(self, folder: str | Path, *, dtype: str = "float32") -> Path:
@@ -492,6 +499,15 @@ class Policy:
             description = self._description(shots) if description is None else description
             mirror = self._description(tuple(shot.swap() for shot in shots)) if mirrored else ""
         return Prompt(text, shots, person.description if description is None else description, mirror)
+
+    def _warn_of_unread(self, description: str | None) -> None:
+        """Warn of a description that the model is not shown."""
+        if description and not self.renderer.reads_description:
+            warnings.warn(
+                f"description has no effect: this policy has the context '{self.renderer.context}', which shows no "
+                "description; leave it out.",
+                stacklevel=3,
+            )
 
     def _description(self, shots: tuple[Preference, ...]) -> str:
         if shots not in self._written:
