@@ -110,6 +110,23 @@ def test_a_demo_without_its_policy_says_that_the_model_is_untrained(
     assert "untrained" not in dry_run() and loaded[-1] == str(policy.parent)
 
 
+def test_a_demo_leaves_the_store_of_the_environment_alone(
+    speaking_model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FSPO_STORE", str(tmp_path / "usual"))
+    arguments = ["serve", "--policy", str(speaking_model_path), "--dry-run", "--port=0"]
+
+    def dry_run(*more: str) -> str:
+        found = CliRunner().invoke(app, [*arguments, *more])
+        assert found.exit_code == 0, found.output
+        return " ".join(found.output.split())
+
+    assert f"create a store in {tmp_path / 'usual'}" in dry_run()
+    assert "create a store in a temporary folder" in dry_run("--demo")
+    for place in ("usual", "other"):
+        assert f"create a store in {tmp_path / place}" in dry_run("--demo", "--store", str(tmp_path / place))
+
+
 def test_a_wrong_limit_of_requests_is_named_before_a_store_is_made(tmp_path: Path) -> None:
     arguments = ["serve", "--policy", "none", "--store", str(tmp_path / "store"), "--port=0", "--rate", "often"]
     assert CliRunner().invoke(app, arguments).exit_code == 2 and not (tmp_path / "store").exists()

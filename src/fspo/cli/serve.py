@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -78,9 +79,8 @@ def serve(
         str | None,
         typer.Option(
             "--store",
-            envvar="FSPO_STORE",
-            help="Folder of the store, made if missing, or URL of a Postgres database; by default fspo-store, and with "
-            "--demo a temporary folder.",
+            help="Folder of the store, made if missing, or URL of a Postgres database; by default FSPO_STORE or else "
+            "fspo-store, and with --demo a temporary folder.",
         ),
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
@@ -157,7 +157,7 @@ def serve(
         place = held.enter_context(bound(host, port))
         for option, limit in (("--rate", rate), ("--request-rate", request_rate)):
             parse_rate(limit, option)
-        kept = store or (None if demo else "fspo-store")
+        kept = store or (None if demo else os.environ.get("FSPO_STORE") or "fspo-store")
         state = look_at_store(kept) if dry_run and kept is not None else None
         people = None if dry_run else held.enter_context(_store(kept))
         from fspo.modeling.loading import slow_dtype_note
