@@ -14,12 +14,13 @@ import yaml
 from huggingface_hub import HfApi, ModelInfo
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
 
-from fspo.errors import ConfigError, FspoError, ModelError
-from fspo.modeling.loading import check_dtype
+from fspo.errors import ConfigError, FspoError, ModelError, StorageError
+from fspo.modeling.loading import check_dtype, check_loadable
 from fspo.modeling.merging import ADAPTER_CONFIG, ADAPTER_WEIGHTS
-from fspo.modeling.model_names import is_hub_id
+from fspo.modeling.model_names import is_hub_id, layers
 from fspo.modeling.policies import PolicyCard, card_of_whole_weights, check_whole, export_policy, read_card
 from fspo.modeling.quiet import quietly
+from fspo.modeling.size import count_weights
 from fspo.printing import option, reason_of
 
 __all__ = ["goes_whole", "publish"]
@@ -64,7 +65,9 @@ def publish(folder: Path, repo: str, *, private: bool = True, whole: bool = Fals
     weights: float32, bfloat16 or float16.
 
     Raises:
-        ModelError: there is no policy, its method has weights beside the model, or the hub can't be reached or refuses.
+        ModelError: there is no policy or no base model, the method has weights beside the model, or the hub can't be
+            reached or refuses.
+        StorageError: the disk is full.
         ConfigError: `dtype` is unknown, or `repo` is no name of a repository, or holds files of somebody else that
             would be lost.
     """
@@ -72,9 +75,12 @@ def publish(folder: Path, repo: str, *, private: bool = True, whole: bool = Fals
     check_whole(folder)
     check_dtype(dtype)
     whole = whole or goes_whole(folder)
+    if whole:
+        check_loadable(folder)
+        _check_room(folder, dtype)
     api = HfApi()
     # The hub is asked before the weights are merged, which may take minutes; only creating the repository shows that it
-    # may be written. A failure after that (no base model, a full disk) leaves a new repository empty.
+    # may be written. A failure after that (a base model whose download breaks off) leaves a new repository empty.
     with _explained(repo), quietly():
         if not whole and not api.repo_exists(card.base):
             raise ModelError(
@@ -96,6 +102,18 @@ def publish(folder: Path, repo: str, *, private: bool = True, whole: bool = Fals
             message = "Upload a policy of fspo"
             api.upload_folder(repo_id=made.repo_id, folder_path=staging, commit_message=message, delete_patterns=_OURS)
         return str(made)
+
+
+def _check_room(folder: Path, dtype: str) -> None:
+    """Check that there is room for the whole model, if its size is known before its base model is fetched."""
+    place = tempfile.gettempdir()
+    size = (count_weights(layers(folder)[-1]) or 0) * (4 if dtype == "float32" else 2)
+    free = shutil.disk_usage(place).free
+    if size > free:
+        raise StorageError(
+            f"The whole model takes {size / 2**30:.1f} GiB in {place}, where {free / 2**30:.1f} GiB are free; free "
+            "more, or set TMPDIR to a folder on another disk."
+        )
 
 
 def _check_ours(there: ModelInfo, sent: Set[str]) -> None:
