@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
 from benchmarks import active_questions
-from benchmarks.active_questions import Sizes, main, measure_users
+from benchmarks.active_questions import DOMAINS, FEW, Sizes, main, measure_users
 from fspo.modeling.loading import load_model
 from fspo.modeling.policies import save_policy
 
@@ -66,3 +67,11 @@ def test_a_policy_is_measured_in_pieces(
     assert later["policy"]["advice"]["measured_with"]["layout"] == "labelled"
     assert list(later["policy"]) == ["advice"], "elix-written was measured with another policy"
     assert later["users"] == users["users"]
+
+
+def test_the_saved_results_stay_beside_a_domain_that_is_measured_again() -> None:
+    saved = json.loads((Path(__file__).parents[2] / "docs/results/active_questions/metrics.json").read_text())
+    users = {"sizes": asdict(Sizes()), "seed": 0}
+    assert {domain: row["measured_with"] for domain, row in saved["users"].items()} == dict.fromkeys(DOMAINS, users)
+    (policy,) = saved["policy"].values()
+    assert policy["measured_with"]["sizes"] == asdict(replace(FEW, questions=12))
