@@ -18,7 +18,7 @@ from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.types import Preference, User
 from tests.evaluation.helpers import CountingJudge, small_dataset
 from tests.fake_endpoint import fake_endpoint, stats
-from tests.methods.policies.round_worlds import Said
+from tests.progress_lines import Lines
 
 CONFIG = EvaluationConfig.model_validate(
     {
@@ -112,7 +112,7 @@ def test_a_question_that_is_too_long_is_not_asked(tiny_model_path: Path, tmp_pat
 
 def test_a_language_model_plays_the_users(tiny_model_path: Path, tmp_path: Path) -> None:
     with fake_endpoint() as address:
-        methods, said = ["base", "oracle", "summary", "steering"], Said()
+        methods, said = ["base", "oracle", "summary", "steering"], Lines()
         found = run(tiny_model_path, tmp_path, played(address), methods, judge=None, progress=said)
         came = stats(address)["came"]
         assert run(tiny_model_path, tmp_path, played(address), methods, judge=None) == found
@@ -134,7 +134,7 @@ def test_a_language_model_plays_the_users(tiny_model_path: Path, tmp_path: Path)
 
 
 def test_bad_replies_are_counted_and_stop_nothing(tiny_model_path: Path, tmp_path: Path) -> None:
-    said = Said()
+    said = Lines()
     with fake_endpoint(replies={"always-only-reasoning": 0.4, "always-content_filter": 0.2}) as address:
         found = run(tiny_model_path, tmp_path, played(address), ["base"], progress=said)
     rows, record = read_jsonl(tmp_path / "base" / "played-users.jsonl"), read_json(tmp_path / "conversations.json")

@@ -14,22 +14,12 @@ from fspo.evaluation.report.page import write_report
 from fspo.files import read_json
 from fspo.judging.judge import AttributeJudge
 from fspo.preferences.dataset import PreferenceDataset
-from fspo.progress import Silent
 from tests.evaluation.helpers import small_dataset
 from tests.evaluation.running import NO_ANSWERS, Run, runner
+from tests.progress_lines import Lines
 
 # peft finds what is left of a merged adapter.
 pytestmark = pytest.mark.filterwarnings("ignore:Already found a .peft_config. attribute")
-
-
-class Listening(Silent):
-    """Keeps what is said."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
 
 
 @pytest.fixture
@@ -62,10 +52,10 @@ def test_the_shot_count_of_training_is_measured_and_those_beyond_it_compared(
 def test_policies_that_nobody_can_trace_are_told_once(
     run: Run, policies: dict[str, Path | None], tmp_path: Path
 ) -> None:
-    shown = Listening()
+    shown = Lines()
     chosen = {"base": None, "ipo": policies["ipo"]}
     run(NO_ANSWERS, tmp_path / "evaluation", policies=chosen, progress=shown)
-    assert sum("could not be checked: ipo." in text for text in shown.said) == 1
+    assert sum("could not be checked: ipo." in text for text in shown.lines) == 1
     assert read_json(tmp_path / "evaluation" / "details.json")["untraced"] == ["ipo"]
     page = write_report(tmp_path, tmp_path / "report.html").read_text(encoding="utf-8")
     assert "have seen the users and questions that they are evaluated on" in page
@@ -80,20 +70,20 @@ def test_a_policy_that_was_trained_in_another_layout_is_named_also_in_the_report
     record = read_json(moved / "policy.json")
     record["details"] = {"context": "shots", "training": {"shots": 2}}  # of a version that had one layout, labelled
     (moved / "policy.json").write_text(json.dumps(record))
-    shown = Listening()
+    shown = Lines()
     run(NO_ANSWERS, tmp_path / "evaluation", policies={"base": None, "ipo": moved}, progress=shown)
-    (note,) = [text for text in shown.said if "layout" in text]
+    (note,) = [text for text in shown.lines if "layout" in text]
     assert f"{moved} was trained with shots in the layout 'labelled'" in note
     page = write_report(tmp_path, tmp_path / "report.html").read_text(encoding="utf-8")
     assert "was trained with shots in the layout" in page
 
 
 def test_too_few_users_for_an_interval_are_told(run: Run, tmp_path: Path) -> None:
-    shown = Listening()
+    shown = Lines()
     config = NO_ANSWERS.model_copy(update={"users": 2})
     metrics = run(config, tmp_path, policies={"few-shot": None}, progress=shown)
     assert all(record["low"] is record["high"] is None for record in metrics["few-shot"].values())
-    assert any("2 users, at least 3 are needed" in text for text in shown.said)
+    assert any("2 users, at least 3 are needed" in text for text in shown.lines)
 
 
 def test_a_judge_of_utilities_is_noted_where_nothing_is_answered(run: Run, tmp_path: Path) -> None:

@@ -13,8 +13,7 @@ from fspo.methods.one_round import Pairs, Round
 from fspo.methods.rounds import play
 from fspo.modeling.answering import Prompt
 from fspo.preferences.types import Episode, Preference
-from tests.methods.policies.round_worlds import job_of
-from tests.methods.test_rounds import SMALL
+from tests.methods.policies.round_worlds import SMALL, job_of
 
 
 def test_answers_are_given_the_shots_of_the_episode(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +22,8 @@ from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.types import User
 from fspo.runs.made import RUN
 from fspo.training.trainer import PolicyTrainer
-from tests.methods.policies.round_worlds import LikesYes, Said, agreeing, job_of
-
-SMALL: dict[str, Any] = {"steps": 3, "users_per_step": 2, "lora": {"r": 2}, "answer_batch": 4, "probes": 3}
-
-
-def against_no(one: Round) -> Pairs:
-    """A round without answers: every query against a fixed text."""
-    return Pairs.of(
-        replace(episode, queries=tuple(replace(query, rejected="No.") for query in episode.queries))
-        for episode in one.draw()
-    )
+from tests.methods.policies.round_worlds import SMALL, LikesYes, against_no, agreeing, job_of
+from tests.progress_lines import Lines
 
 
 def contents(out: Path) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]], list[dict[str, Any]]]:
@@ -154,7 +144,7 @@ def test_it_says_how_many_users_have_too_few_preferences(
     settings: dict[str, Any],
     place: str,
 ) -> None:
-    everybody, said = agreeing(4, 8), Said()
+    everybody, said = agreeing(4, 8), Lines()
     users = [User(name, "Likes yes.") for name in everybody.users]
     few = PreferenceDataset(users, [row for row in everybody if row.user != "u3" or "book 0" in row.prompt])
     changes = {**SMALL, "probes": 0, "skip_short_users": True, **settings}
@@ -169,7 +159,7 @@ def test_it_ends_where_nothing_is_left_to_learn(tiny_model_path: Path, tmp_path:
     def once(one: Round) -> Pairs:
         return against_no(one) if one.number == 1 else Pairs((), same=4)
 
-    said = Said()
+    said = Lines()
     job = job_of("spin", tiny_model_path, tmp_path / "out", progress=said, **SMALL)
     out = play(job, once)
     assert any("ends after round 1" in line for line in said.lines)

@@ -19,7 +19,8 @@ from fspo.runs import pipeline, training_plan
 from fspo.runs.config import load_config
 from fspo.runs.folder import RunFolder
 from fspo.runs.training_plan import TimeLeft, planned_trainings, remaining, table
-from tests.training.helpers import Lines, small_dataset
+from tests.progress_lines import Lines
+from tests.training.helpers import small_dataset
 
 FILE = """
 name: mine

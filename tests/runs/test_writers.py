@@ -14,21 +14,14 @@ from fspo.runs.config import load_config
 from fspo.runs.folder import RunFolder
 from fspo.runs.writers import SPENDING, endpoints_of, say_spent, writers_of
 from tests.fake_endpoint import fake_endpoint, stats
-
-
-class Said(Silent):
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.lines.append(text)
+from tests.progress_lines import Lines
 
 
 def test_what_served_twice_in_a_first_call_is_not_called_from_before(tmp_path: Path) -> None:
     pytest.importorskip("aiohttp")
     with fake_endpoint(latency=0.0, limit=4) as where:
         settings = ["synthesis={domain: elix-easy}", f"endpoint={{base_url: '{where}', model: m}}"]
-        folder, said = RunFolder(load_config(None, settings, tmp_path / "run")), Said()
+        folder, said = RunFolder(load_config(None, settings, tmp_path / "run")), Lines()
         endpoints = endpoints_of(folder, said)
         writers = writers_of(folder, endpoints)
         for _ in range(2):

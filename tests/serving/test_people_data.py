@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
@@ -13,12 +12,12 @@ from fspo.cli.store_options import recording_people
 from fspo.errors import DataError
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.types import Preference, Turn, User
-from fspo.progress import Progress
 from fspo.serving.connection import public_place
 from fspo.serving.ownership import Owner, pseudonym
 from fspo.serving.people_data import exports_in, people_dataset, record_export
 from fspo.serving.store import Store
 from fspo.serving.stored_preferences import StoredPreference
+from tests.progress_lines import Lines
 
 
 def person(store: Store, name: str, *, consents: bool = True) -> Owner:
@@ -28,19 +27,6 @@ def person(store: Store, name: str, *, consents: bool = True) -> Owner:
     for number in range(3):
         store.add_preference(owner, (Turn("user", f"Question {number}?"),), f"{name} {number}", "other")
     return owner
-
-
-class Lines(Progress):
-    """Keeps what is said."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
-
-    def task(self, *_: Any, **__: Any) -> Any:
-        raise NotImplementedError
 
 
 def test_only_users_who_allow_training_are_in_it_and_under_pseudonyms(store: Store) -> None:
@@ -76,17 +62,17 @@ def test_a_deletion_names_the_datasets_and_policies_that_have_seen_the_preferenc
     again = PreferenceDataset.load(tmp_path / "data").merge(
         PreferenceDataset([User("synthetic")], [Preference("synthetic", "q", "a", "b", source={"store": "Shop"})])
     )
-    lines, policy = Lines(), tmp_path / "policy"
+    said, policy = Lines(), tmp_path / "policy"
     sqlite_store.remove_preference(ann, sqlite_store.preferences(ann)[0].id)  # after the export, before the training
-    recording_people(lines)(again, policy)
-    assert lines.said == []
+    recording_people(said)(again, policy)
+    assert said.lines == []
     assert sqlite_store.policies_to_train_again() == [str(policy)]
     assert sqlite_store.datasets_to_delete() == [str(tmp_path / "data")]
-    recording_people(lines)(people_dataset(sqlite_store, place), policy)
+    recording_people(said)(people_dataset(sqlite_store, place), policy)
     assert sqlite_store.policies_to_train_again() == []
     sqlite_store.change_account(bob, description="Somebody else now.")
     assert sqlite_store.policies_to_train_again() == [str(policy)], "an old description counts"
-    recording_people(lines)(people_dataset(sqlite_store, place), policy)
+    recording_people(said)(people_dataset(sqlite_store, place), policy)
     sqlite_store.change_account(bob, allow_training=False)
     assert sqlite_store.policies_to_train_again() == [str(policy)], "consent that is withdrawn counts"
     done = sqlite_store.withdraw(ann)
@@ -142,11 +128,11 @@ def test_a_store_that_is_gone_or_that_only_the_data_names_is_said_and_ends_no_tr
             [User(name)], [Preference(name, "q", "a", "b", source={"store": place, "withdrawal": 0})]
         )
 
-    lines = Lines()
+    said = Lines()
     monkeypatch.delenv("FSPO_STORE", raising=False)
-    recording_people(lines)(rows(str(tmp_path / "gone")), tmp_path / "policy")
-    recording_people(lines)(rows("postgresql://elsewhere/x?connect_timeout=1"), tmp_path / "policy")
-    assert len(lines.said) == 2 and "holds no store" in lines.said[0] and "FSPO_STORE" in lines.said[1]
+    recording_people(said)(rows(str(tmp_path / "gone")), tmp_path / "policy")
+    recording_people(said)(rows("postgresql://elsewhere/x?connect_timeout=1"), tmp_path / "policy")
+    assert len(said.lines) == 2 and "holds no store" in said.lines[0] and "FSPO_STORE" in said.lines[1]
     assert not (tmp_path / "gone").exists()
 
 

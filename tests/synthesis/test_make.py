@@ -31,6 +31,7 @@ from fspo.synthesis.labels import InProcessExecutor
 from fspo.synthesis.shards import Labeller, Shard
 from fspo.synthesis.storage import load_questions, load_responses
 from fspo.synthesis.synthesize import Writers, is_complete, synthesize
+from tests.progress_lines import Lines
 from tests.synthesis.helpers import ScriptedModel, Stopped, config_of, write_domain
 
 
@@ -504,19 +505,11 @@ def test_data_that_have_a_model_s_folder_as_it_was_written_stay_finished(tmp_pat
 def test_stages_by_another_model_are_made_anew_and_that_is_said(tmp_path: Path) -> None:
     made(config_of(), tmp_path, _Weighed("old"))
     (tmp_path / "splits.json").unlink()
-    model, said = _Weighed("new"), _Said()
+    model, said = _Weighed("new"), Lines()
 
     synthesize(config_of(), Writers(model, model), tmp_path, said)
 
     assert model.calls and any("regenerated" in line for line in said.lines)
-
-
-class _Said(Silent):
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.lines.append(text)
 
 
 def test_a_finished_dataset_is_one_of_these_settings_and_models(tmp_path: Path) -> None:

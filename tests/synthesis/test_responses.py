@@ -15,6 +15,7 @@ from fspo.progress import Silent
 from fspo.synthesis.diversity import diversity
 from fspo.synthesis.domain import Question, load_domain
 from fspo.synthesis.responses import Response, make_views, sampled_responses
+from tests.progress_lines import Lines
 from tests.synthesis.helpers import ScriptedModel, config_of, write_domain
 
 DOMAIN = load_domain("elix-easy")
@@ -80,22 +81,12 @@ def test_what_can_not_be_used_is_counted_by_reason() -> None:
         sampled_responses(config_of(responses=6), DOMAIN, QUESTIONS, {}, Mixed(), Silent())
 
 
-class Heard(Silent):
-    """Keeps what is said."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.lines.append(text)
-
-
 def test_an_attribute_that_does_not_vary_is_said_after_the_first_responses(tmp_path: Path) -> None:
     people = ("id: ann, text: Likes it., weights: {emoji: 1, length: 1}", "id: ben, text: Not., weights: {length: -1}")
     weights = "users:\n" + "".join(f"- {{{person}}}\n" for person in people)
     domain = load_domain(str(write_domain(tmp_path / "mine", users=weights)))
     for judge, said in (("measured", ["emoji"]), ("llm", [])):
-        heard = Heard()
+        heard = Lines()
         sampled_responses(config_of(responses=16, judge=judge), domain, QUESTIONS, {}, ScriptedModel(), heard)
         assert [line for line in heard.lines if "The same in the first 32 responses: emoji." in line] == heard.lines
         assert len(heard.lines) == len(said)

@@ -1,12 +1,11 @@
-"""For tests of training: a small dataset, and a progress that keeps what is said."""
+"""For tests of training: a small dataset."""
 
 from __future__ import annotations
 
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.types import Preference, User
-from fspo.progress import Silent
 
-__all__ = ["Lines", "small_dataset"]
+__all__ = ["small_dataset"]
 
 
 def small_dataset(users: int = 4, questions: int = 8) -> PreferenceDataset:
@@ -19,13 +18,3 @@ def small_dataset(users: int = 4, questions: int = 8) -> PreferenceDataset:
             chosen, rejected = pair if number % 2 == 0 else pair[::-1]
             rows.append(Preference(user.id, f"What about book {question}?", chosen, rejected, question=f"q{question}"))
     return PreferenceDataset(people, rows)
-
-
-class Lines(Silent):
-    """Keeps what is said."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.lines.append(text)

@@ -25,7 +25,8 @@ from fspo.training.callbacks import SaveByTime
 from fspo.training.train import train_policy
 from fspo.training.trainer import METRICS_FILE, PolicyTrainer
 from fspo.training.training_folder import TRAINING_FILE
-from tests.training.helpers import Lines, small_dataset
+from tests.progress_lines import Lines
+from tests.training.helpers import small_dataset
 from tests.training.train_tiny import tiny_settings, train_tiny
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fspo.methods.method import Job
+from fspo.methods.one_round import Pairs, Round
 from fspo.methods.table import METHODS
 from fspo.modeling.policy import Policy
 from fspo.preferences.dataset import PreferenceDataset
@@ -15,7 +16,10 @@ from fspo.progress import Silent
 from fspo.training.config import TrainingConfig
 from fspo.training.train import train_policy
 
-__all__ = ["LikesYes", "Said", "agreeing", "answers", "camps", "job_of", "says_both", "taste"]
+__all__ = ["SMALL", "LikesYes", "against_no", "agreeing", "answers", "camps", "job_of", "says_both", "taste"]
+
+SMALL: dict[str, Any] = {"steps": 3, "users_per_step": 2, "lora": {"r": 2}, "answer_batch": 4, "probes": 3}
+"""Settings of a training of seconds."""
 
 
 def answers(number: int) -> tuple[str, str]:
@@ -50,14 +54,12 @@ class LikesYes:
         return "tie" if one == other else "first" if one else "second"
 
 
-class Said(Silent):
-    """Remembers what was said."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.lines.append(text)
+def against_no(one: Round) -> Pairs:
+    """A round without answers: every query against a fixed text."""
+    return Pairs.of(
+        replace(episode, queries=tuple(replace(query, rejected="No.") for query in episode.queries))
+        for episode in one.draw()
+    )
 
 
 def says_both(model: Path, out: Path) -> Path:

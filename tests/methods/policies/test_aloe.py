@@ -23,7 +23,8 @@ from fspo.modeling.rendering import EpisodeRenderer
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.types import Preference, User
 from tests.fake_endpoint import fake_endpoint, stats
-from tests.methods.policies.round_worlds import LikesYes, Said, agreeing, answers, job_of, taste
+from tests.methods.policies.round_worlds import LikesYes, agreeing, answers, job_of, taste
+from tests.progress_lines import Lines
 
 TALK: dict[str, Any] = {"rounds": 1, "queries": 3, "shots": 2, "steps": 6, "users_per_step": 4, "probes": 0}
 
@@ -87,7 +88,7 @@ def test_users_with_too_few_questions_are_named(both: Path, tmp_path: Path) -> N
 
 
 def test_questions_without_room_for_the_description_are_left_out(tiny_model_path: Path, tmp_path: Path) -> None:
-    data, said = described(), Said()
+    data, said = described(), Lines()
     long = Preference("u0", f"Is book {', '.join(map(str, range(40)))} good?", *answers(9))
     users = [User(user.id, "Likes yes. " * 4) for user in data.users.values()]
     renderer = EpisodeRenderer(load_tokenizer(tiny_model_path), layout="conversation")
@@ -102,7 +103,7 @@ def test_a_language_model_plays_the_users(both: Path, tmp_path: Path) -> None:
     with fake_endpoint(replies={"always-only-reasoning": 0.2}) as address:
         endpoint = {"base_url": address, "model": "m"}
         settings = {**TALK, "steps": 1, "episodes": 6, "endpoint": endpoint, "lora": {"r": 2, "alpha": 4}}
-        said = Said()
+        said = Lines()
         job = job_of("aloe", both, tmp_path / "aloe", described(), progress=said, **settings)
         with closing(EndpointPool(tmp_path, job.config.endpoints())) as pool:
             out = job.method.train(replace(job, endpoints=pool))
