@@ -161,13 +161,20 @@ def test_a_training_in_rounds_counts_the_steps_of_all_rounds(tmp_path: Path) -> 
 def test_the_time_left_is_that_of_the_current_training_and_of_those_after_it(tmp_path: Path) -> None:
     (tmp_path / "my.yaml").write_text(FILE)
     folder, said = RunFolder(load_config(tmp_path / "my.yaml", (), tmp_path / "run")), Lines()
-    unit: Any = SimpleNamespace(tokens=10)
+    unit: Any = SimpleNamespace(tokens=10)  # 30 for a step
     planned = planned_trainings(folder, ["pref-ft", "fspo"], None, None)
-    left = TimeLeft([replace(each, units=(unit,)) for each in planned], said)
-    left.tell(1.0, 4)
+    trainings = [replace(each, units=(unit,)) for each in planned]
+    left = TimeLeft(trainings, said)
+    left.tell(10.0, 4)
+    left.tell(10.0, 7)
     left.begin(1)
-    left.tell(1.0, 2)
-    left.tell(1.0, 4)  # its last step
-    first, second = said.lines
-    assert re.search(r"about .* \(pref-ft .*, fspo .*\), an estimate", first)
-    assert "pref-ft" not in second
+    left.tell(10.0, 2)
+    left.tell(10.0, 4)  # its last step
+    TimeLeft([replace(trainings[0], done=4), trainings[1]], said).tell(10.0, 1)  # as in a second round
+    times = [line.removeprefix("Training takes about ").partition(", an estimate")[0] for line in said.lines]
+    assert times == [
+        "27 s (pref-ft 15 s, fspo 12 s)",
+        "18 s (pref-ft 6 s, fspo 12 s)",
+        "6 s",
+        "27 s (pref-ft 15 s, fspo 12 s)",
+    ]
