@@ -176,8 +176,9 @@ def test_a_description_without_effect_is_said(policy: Policy, speaking_model_pat
     ]
     both = Policy.load(speaking_model_path, device="cpu")
     for call in calls:
-        with pytest.warns(UserWarning, match="no effect: .* context 'shots'"):
+        with pytest.warns(UserWarning, match="no effect: .* context 'shots'") as record:
             call(policy, "Likes bad films.")
+        assert [warning.filename for warning in record] == [__file__]
         call(policy, None)
         call(policy, "")
         call(both, "Likes bad films.")

@@ -147,14 +147,13 @@ class AdaptedPolicy(Policy):
             )
         return super().shown(person, prompt, "", mirrored=mirrored)
 
-    def generate_batch(
+    def _replies(
         self,
         requests: Iterable[tuple[PersonLike, PromptLike]],
-        *,
-        seed: int = 0,
-        description: str | None = None,
-        batch_size: int = 64,
-        **sampling: Unpack[SamplingOptions],
+        seed: int,
+        description: str | None,
+        batch_size: int,
+        sampling: SamplingOptions,
     ) -> list[Reply]:
         """As of `Policy`; the prompts of one person are answered side by side."""
         settings = self._plain(sampling)

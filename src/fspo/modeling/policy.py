@@ -41,6 +41,8 @@ RewardAgainst = Literal["reference", "mirror", "pooled"]
 _ALL = sys.maxsize
 _PAIRS = 32
 """Pairs of responses that are compared in one pass."""
+_BATCH = 64
+"""Answers sampled side by side, by default."""
 _DESCRIPTIONS = 256
 """Descriptions that a policy remembers."""
 NO_LABELS = "There are no labels to swap: no preference is shown; give some, or measure by the reference."
@@ -364,9 +366,7 @@ class Policy:
         one = _one_prompt(prompts)
         several: list[PromptLike] = list(prompts) if one is None else [one]  # type: ignore[arg-type]
         known = person_of(person)
-        replies = self.generate_batch(
-            [(known, prompt) for prompt in several], seed=seed, description=description, **sampling
-        )
+        replies = self._replies([(known, prompt) for prompt in several], seed, description, _BATCH, sampling)
         texts = [reply.text for reply in replies]
         return texts if one is None else texts[0]
 
@@ -376,7 +376,7 @@ class Policy:
         *,
         seed: int = 0,
         description: str | None = None,
-        batch_size: int = 64,
+        batch_size: int = _BATCH,
         **sampling: Unpack[SamplingOptions],
     ) -> list[Reply]:
         """Answer prompts of many people at once; arguments and errors as of `generate`.
@@ -391,12 +391,23 @@ class Policy:
         Returns:
             A reply to each request, in order, which also says whether it is finished and which shots had no room.
         """
+        return self._replies(requests, seed, description, batch_size, sampling)
+
+    def _replies(
+        self,
+        requests: Iterable[tuple[PersonLike, PromptLike]],
+        seed: int,
+        description: str | None,
+        batch_size: int,
+        sampling: SamplingOptions,
+    ) -> list[Reply]:
+        """What `generate_batch` gives. Only public methods call this: a warning names the line that called those."""
         settings = sampling_of(sampling)
         prompts = self._numbered(
             self.shown(person_of(person), prompt, description, mirrored=settings.guidance > 0)
             for person, prompt in requests
         )
-        self._warn_of_unread(description)
+        self._warn_of_unread(description, frames=2)
         with self._model() as model:
             return answer(model, self.renderer, prompts, settings, seed=seed, batch_size=batch_size)
 
@@ -500,13 +511,13 @@ class Policy:
             mirror = self._description(tuple(shot.swap() for shot in shots)) if mirrored else ""
         return Prompt(text, shots, person.description if description is None else description, mirror)
 
-    def _warn_of_unread(self, description: str | None) -> None:
-        """Warn of a description that the model is not shown."""
+    def _warn_of_unread(self, description: str | None, *, frames: int = 1) -> None:
+        """Warn of a description that the model is not shown; `frames` functions of this class lie above this one."""
         if description and not self.renderer.reads_description:
             warnings.warn(
                 f"description has no effect: this policy has the context '{self.renderer.context}', which shows no "
                 "description; leave it out.",
-                stacklevel=3,
+                stacklevel=2 + frames,
             )
 
     def _description(self, shots: tuple[Preference, ...]) -> str:
