@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -76,6 +77,12 @@ def test_weights_are_counted_without_loading(tiny_model_path: Path, tmp_path: Pa
     model = load_model(tiny_model_path)
     tensors = {tensor.data_ptr(): tensor.numel() for tensor in model.state_dict().values()}
     assert count_weights(str(tiny_model_path)) == sum(tensors.values())
+    for name in ("model-00001-of-00002", "model-00002-of-00002", "consolidated"):  # as Mistral's repositories
+        shutil.copy(tiny_model_path / "model.safetensors", tmp_path / f"{name}.safetensors")
+    assert count_weights(str(tmp_path)) == 2 * sum(tensors.values())
+    for path in tmp_path.iterdir():
+        path.rename(path.with_name(path.name.replace("model", "weights")))
+    assert count_weights(str(tmp_path)) == 3 * sum(tensors.values()), "names that are not known"
     assert count_weights("nobody/has-this-model") is None
     (tmp_path / "model.safetensors").write_bytes(b"broken")
     assert count_weights(str(tmp_path)) == 0

@@ -16,12 +16,15 @@ _BUILTIN_WEIGHTS = 134_515_008
 def count_weights(name: str) -> int | None:
     """The number of weights of the model of that name; None where its files are not on this machine.
 
-    They are counted in the headers of its safetensors files.
+    They are counted in the headers of its safetensors files: of those that transformers loads, where the folder has
+    the same weights in another form too, such as `consolidated.safetensors`.
     """
     if name == BUILTIN_MODEL:
         return _BUILTIN_WEIGHTS
     folder = place_here(name, weights=True)
-    files = sorted(folder.glob("*.safetensors")) if folder is not None else []
+    if folder is None:
+        return None
+    files = sorted(folder.glob("model*.safetensors")) or sorted(folder.glob("*.safetensors"))
     return sum(map(_weights_in, files)) if files else None
 
 
