@@ -55,6 +55,9 @@ def test_a_column_of_one_s_own_called_repeat_is_no_mark(tmp_path: Path) -> None:
         assert [row.source.get("repeat") for row in kept] == [None, 2, 3]
     assert [row.source["own_repeat"] for row in kept] == [2, 3, 4]
     assert PreferenceDataset.from_pandas(kept.to_pandas()).preferences == kept.preferences
+    two = write_csv(tmp_path / "two.csv", [{**good, "repeat": 1, "own_repeat": 5}])
+    with pytest.raises(DataError, match=r"row 2, column 'repeat': .* 'own_repeat', .*; rename one"):
+        PreferenceDataset.from_file(two)
 
 
 def test_kept_repetitions_come_back_from_a_folder(tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ TURNS = "prompt_turns"
 REPEAT = "repeat"
 """Key in the source of a preference that repeats an earlier one on purpose: which repetition it is, a number from 2."""
 
-OWN_REPEAT = "own_repeat"
+_OWN_REPEAT = "own_repeat"
 """Key in the source for a column of one's own that is called `repeat`."""
 
 _ROLES: tuple[Role, ...] = get_args(Role)
@@ -130,13 +130,14 @@ def parse_preference(
     `table`: the columns as the reader of the error knows them, where they differ from those of the row.
 
     Raises:
-        DataError: columns are missing, misspelt, of the wrong type, or nothing that JSON can hold.
+        DataError: columns are missing, misspelt, of the wrong type, or nothing that JSON can hold; or both `repeat` and
+            `own_repeat` are there.
     """
     turns, row = _prompt_turns(row, file, number)
     extra = _check_columns(row, PREFERENCE_COLUMNS, file, number, table)
     extra = {column: json_value(value, column, file, number) for column, value in extra.items()}
     if REPEAT in extra:
-        extra = {OWN_REPEAT: extra.pop(REPEAT), **extra}
+        extra = _beside_mark(extra, file, number)
     source = json_value(_mapping(row, "source", file, number), "source", file, number)
     return Preference(
         user=_text(row, "user", file, number, identifier=True),
@@ -147,6 +148,14 @@ def parse_preference(
         source={**extra, **source},
         turns=turns,
     )
+
+
+def _beside_mark(extra: Mapping[str, Any], file: str, number: int) -> dict[str, Any]:
+    """Columns of one's own, with `repeat` under the name that leaves fspo's mark free."""
+    if _OWN_REPEAT in extra:
+        what = f"would be kept as '{_OWN_REPEAT}', and there is a column of that name; rename one of them."
+        raise ColumnsError(f"{file}, row {number}, column '{REPEAT}': {what}")
+    return {_OWN_REPEAT if name == REPEAT else name: value for name, value in extra.items()}
 
 
 def _prompt_turns(row: Mapping[str, Any], file: str, number: int) -> tuple[tuple[Turn, ...], Mapping[str, Any]]:
