@@ -12,7 +12,7 @@ from fspo.cli.chat import _only_method
 from fspo.cli.main import app
 from fspo.errors import ModelError
 from fspo.files import write_json
-from fspo.modeling.model_names import check_folder, policy_in
+from fspo.modeling.model_names import check_folder, folder_name, policy_in
 from fspo.modeling.policy import Policy
 from fspo.runs.config import RunConfig
 from fspo.runs.folder import RunFolder
@@ -51,6 +51,22 @@ def test_a_run_with_several_policies_and_none_of_fspo_lists_them(tmp_path: Path,
             use()
     result = CliRunner().invoke(app, ["model", "export", str(run.path), str(tmp_path / "whole"), "--dry-run"])
     assert result.exit_code == 1 and "ipo, pref-ft" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("written", "short"),
+    [
+        (("m", "./m", "m/", "here/../m"), "m"),
+        (("models/my", "./models/my", "models/my/", "models/../models/my"), "models/my"),
+        (("./a/b/c", "a/b/c/"), "a/b/c"),
+        (("/a/b", "/a//b/"), "/a/b"),
+        (("../m", ".././m/"), "../m"),
+        (("./owner/mine", "owner/mine/", "./owner/other/../mine"), "./owner/mine"),
+        (("owner/mine",), "owner/mine"),
+    ],
+)
+def test_a_folder_has_one_name_and_no_hub_s(written: tuple[str, ...], short: str) -> None:
+    assert {folder_name(name) for name in written} == {short}
 
 
 def test_it_is_said_where_relative_paths_begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

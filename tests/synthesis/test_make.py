@@ -490,6 +490,13 @@ def test_a_model_s_folder_is_the_same_however_it_is_written(tmp_path: Path, name
     assert not is_complete(tmp_path, config_of(), Writers(*[_Weighed("old", f"{name}-other")] * 2))
 
 
+def test_a_model_s_folder_is_no_model_of_a_hub_of_that_name(tmp_path: Path) -> None:
+    made(config_of(), tmp_path, _Weighed("old", "./owner/mine"))
+    assert is_complete(tmp_path, config_of(), Writers(*[_Weighed("old", "owner/mine/")] * 2))
+    not_fetched = _Weighed(None, "owner/mine")
+    assert not is_complete(tmp_path, config_of(), Writers(not_fetched, not_fetched))
+
+
 def test_data_that_have_a_model_s_folder_as_it_was_written_stay_finished(tmp_path: Path) -> None:
     model = _Weighed("old", "./models/my")
     made(config_of(), tmp_path, model)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,6 +9,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 from fspo.errors import ConfigError
 from fspo.identity import digest
+from fspo.modeling.model_names import folder_name
 
 __all__ = [
     "MOST_LOGPROBS",
@@ -226,7 +226,7 @@ def models_digests(*models: LanguageModel, as_written: bool = False) -> dict[str
     """Which models made something, for files that are shared: digests that hold no address and no folder.
 
     `models` is by the settings alone; `weights`, by the weights of local models too, is missing where one of those is
-    not on this machine. `./m` and `m/` are the model `m`, unless `as_written`, as earlier versions had it.
+    not on this machine. `as_written`: names as given, as earlier versions recorded them.
     """
     identities = [identity_of(model) if as_written else _plain(identity_of(model)) for model in models]
     named = {"models": digest(_without_weights(identities), 64)}
@@ -234,10 +234,10 @@ def models_digests(*models: LanguageModel, as_written: bool = False) -> dict[str
 
 
 def _plain(identity: Any) -> Any:
-    """An identity with the names of local models, which alone have weights, as their shortest paths."""
+    """An identity with the names of local models, which alone have weights, in one form; see `folder_name`."""
     if isinstance(identity, Mapping):
         local = "weights" in identity and isinstance(identity.get("model"), str)
-        own = {"model": os.path.normpath(identity["model"])} if local else {}
+        own = {"model": folder_name(identity["model"])} if local else {}
         return {key: _plain(value) for key, value in identity.items()} | own
     return [_plain(value) for value in identity] if isinstance(identity, list) else identity
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ __all__ = [
     "MAIN_METHOD",
     "POLICY_FILE",
     "check_folder",
+    "folder_name",
     "instead_of",
     "is_hub_id",
     "layers",
@@ -64,6 +66,17 @@ def is_hub_id(name: str) -> bool:
     """Whether `name` names a model on a hub by its form: not the built-in one, and no folder's path."""
     path = name.startswith((".", "/", "~")) or name.count("/") != 1
     return name != builtin_model.BUILTIN_MODEL and not path and not Path(name).exists()
+
+
+def folder_name(name: str) -> str:
+    """The name of a model without `./`, `..` and a last `/`, whatever is on this machine.
+
+    A folder stays apart from a model of a hub that would then have its name: `./owner/mine` keeps `./`.
+    """
+    short = os.path.normpath(name)
+    owner, *rest = short.split("/")
+    of_hub = len(rest) == 1 and owner not in ("", "~", "..", *_USUAL_FOLDERS)
+    return f"./{short}" if of_hub and short != name else short
 
 
 def means_folder(name: str | Path) -> bool:
