@@ -9,12 +9,13 @@ from typing import Any, TypeVar
 
 from fspo.identity import seed_by
 from fspo.methods.method import Job
-from fspo.methods.round_setup import RoundSetup, by_first
+from fspo.methods.round_setup import RoundSetup
 from fspo.modeling.answering import Prompt, Reply
 from fspo.modeling.rendering import Context, EpisodeRenderer
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.sampling import EpisodeSampler, short_users_said
 from fspo.preferences.types import Episode
+from fspo.training.processes import by_first
 from fspo.training.train import train_policy
 
 __all__ = ["Pairs", "Round"]
@@ -130,7 +131,7 @@ class Round:
         return self.setup.written(seeded, path, model or self.policy, renderer, title, max_new_tokens)
 
     def once(self, compute: Callable[[], T]) -> T:
-        """What the first process computes, at all of them; an error of its too."""
+        """What the first process computes, at all of them; its error too."""
         return by_first(compute)
 
     def train(self, name: str, episodes: Sequence[Episode], steps: int, *, context: Context | None = None) -> Path:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
-from fspo.errors import ConfigError, FspoError
+from fspo.errors import ConfigError
 from fspo.methods.method import Job
 from fspo.methods.round_settings import RoundSettings
 from fspo.modeling.answering import Prompt, Reply, answer
@@ -26,12 +26,10 @@ from fspo.preferences.sampling import EpisodeSampler
 from fspo.preferences.types import Episode
 from fspo.records import KeyedLog
 from fspo.training.long_rows import max_length_of
-from fspo.training.processes import agreed, joined
+from fspo.training.processes import by_first
 from fspo.training.start import Start
 
-__all__ = ["ROUNDS_FOLDER", "RoundSetup", "by_first"]
-
-T = TypeVar("T")
+__all__ = ["ROUNDS_FOLDER", "RoundSetup"]
 
 ROUNDS_FOLDER = "rounds"
 
@@ -153,20 +151,6 @@ class _Margins:
     """The margins of an episode's queries."""
 
     margins: list[float]
-
-
-def by_first(compute: Callable[[], T]) -> T:
-    """What the first process computes, at all of them; an error of its too."""
-    found: Any = None
-    if joined().is_main_process:
-        try:
-            found = compute()
-        except FspoError as error:
-            found = error
-    found = agreed(found)
-    if isinstance(found, FspoError):
-        raise found
-    return found  # type: ignore[no-any-return]
 
 
 def _load(model: str | Path, dtype: str) -> Any:

@@ -6,8 +6,8 @@ Nothing here changes what a process that is alone does.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from typing import TypeVar
+from collections.abc import Callable, Mapping
+from typing import TypeVar, cast
 
 import torch
 from accelerate import Accelerator, PartialState
@@ -23,10 +23,11 @@ from torch import Tensor
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from fspo.errors import ConfigError
+from fspo.errors import ConfigError, FspoError
 
 __all__ = [
     "agreed",
+    "by_first",
     "check_launcher",
     "collected",
     "joined",
@@ -52,6 +53,24 @@ def agreed(value: Value) -> Value:
     values = [value]
     broadcast_object_list(values)
     return values[0]
+
+
+def by_first(compute: Callable[[], Value]) -> Value:
+    """What the first process computes, at all of them; its error too.
+
+    Raises:
+        FspoError: the first process's `compute` raised it.
+    """
+    found: Value | FspoError | None = None
+    if joined().is_main_process:
+        try:
+            found = compute()
+        except FspoError as error:
+            found = error
+    shared = agreed(found)
+    if isinstance(shared, FspoError):
+        raise shared
+    return cast("Value", shared)
 
 
 def collected(value: Value) -> list[Value]:
