@@ -79,8 +79,8 @@ def serve(
         str | None,
         typer.Option(
             "--store",
-            help="Folder of the store, made if missing, or URL of a Postgres database; by default FSPO_STORE or else "
-            "fspo-store, and with --demo a temporary folder.",
+            help="Folder of the store, made if missing, or URL of a Postgres database; by default that of the variable "
+            "FSPO_STORE, or else fspo-store; with --demo a temporary folder.",
         ),
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",

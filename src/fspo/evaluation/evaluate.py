@@ -191,7 +191,9 @@ def evaluate(
 def _check_training_data(
     provenance: Mapping[str, Provenance], train: PreferenceDataset | None, test: PreferenceDataset, progress: Progress
 ) -> list[str]:
-    """Check that no policy has seen the test part; gives those of which nobody can tell, which is said.
+    """Check that no policy has seen the test part.
+
+    Returns the methods of which that is not known, after saying so.
 
     Raises:
         DataError: one was trained on users or questions of the test part, or on other data than `train`.
@@ -205,7 +207,7 @@ def _check_training_data(
 
 
 def _say_layouts(places: Iterable[str | Path], layout: LayoutName, progress: Progress) -> list[str]:
-    """A sentence on each model and policy that was trained with another layout than this one."""
+    """Say and return a sentence on each model and policy that was trained with another layout than this one."""
     notes = list(filter(None, (layout_note(place, layout) for place in dict.fromkeys(places))))
     for line in notes:
         progress.say(line)

@@ -476,8 +476,11 @@ class Policy:
             dtype: of whole weights, float32, bfloat16 or float16.
 
         Raises:
-            ConfigError: `repo` is no name of a repository, or holds files of somebody else that would be lost.
-            ModelError: this is no trained policy, or the hub can't be reached or refuses.
+            ConfigError: `dtype` is unknown, or `repo` is no name of a repository, or holds files of somebody else that
+                would be lost.
+            ModelError: this is no trained policy, it has weights beside the model, its base model can't be obtained,
+                or the hub can't be reached or refuses.
+            StorageError: the disk is full.
         """
         from fspo.modeling.publishing import publish
 

@@ -80,7 +80,7 @@ def publish(folder: Path, repo: str, *, private: bool = True, whole: bool = Fals
         _check_room(folder, dtype)
     api = HfApi()
     # The hub is asked before the weights are merged, which may take minutes; only creating the repository shows that it
-    # may be written. A failure after that (a base model whose download breaks off) leaves a new repository empty.
+    # may be written. A failure after that (a download, the disk during it, the upload) leaves a new repository empty.
     with _explained(repo), quietly():
         if not whole and not api.repo_exists(card.base):
             raise ModelError(

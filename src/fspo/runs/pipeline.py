@@ -160,7 +160,7 @@ def _check_training(
     *,
     evaluated: bool,
 ) -> None:
-    """Find faults before the first training; say which settings it has no use for.
+    """Find faults before the first training; say which settings have no effect.
 
     Raises:
         FspoError: see `check_episodes`.

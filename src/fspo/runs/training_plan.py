@@ -133,7 +133,7 @@ class TimeLeft:
     """Says how long the trainings that are left take, once the speed of the first of them is known."""
 
     def __init__(self, trainings: Sequence[PlannedTraining], progress: Progress) -> None:
-        """Of these trainings none has begun."""
+        """`trainings` in their order, with the steps done before this call."""
         self._trainings, self._progress, self._current = trainings, progress, 0
 
     def begin(self, number: int) -> None:
@@ -141,7 +141,7 @@ class TimeLeft:
         self._current = number
 
     def tell(self, tokens_per_second: float, step: int) -> None:
-        """Say it, when the current training is at `step` and has this speed."""
+        """Say how long is left, from the current training's step and speed."""
         now, *later = self._trainings[self._current :]
         seconds = 1 / max(tokens_per_second, 1e-9) / _work_of_token(now.config)  # for a token that is read
         done = max(step, now.done)  # a training in rounds counts the steps of each round from 0

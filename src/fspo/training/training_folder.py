@@ -56,7 +56,7 @@ def alone_in(out: Path) -> Iterator[None]:
 
 
 def has_record(out: Path) -> bool:
-    """Whether a training is on record in `out`.
+    """Whether a training is on record in `out`; without one, refuse files that a training would overwrite.
 
     Raises:
         ConfigError: there is none, and something that a training would overwrite.
