@@ -1,4 +1,4 @@
-"""What decides which weights a training makes, so that another one is told from it."""
+"""The identity of a training: what changes the weights changes it."""
 
 from __future__ import annotations
 

@@ -193,7 +193,7 @@ def _check_training_data(
 ) -> list[str]:
     """Check that no policy has seen the test part.
 
-    Returns the methods of which that is not known, after saying so.
+    Returns the methods whose training data are unknown, and reports them to `progress`.
 
     Raises:
         DataError: one was trained on users or questions of the test part, or on other data than `train`.

@@ -101,7 +101,10 @@ def estimate(config: SynthesisConfig, domain: Domain) -> RequestEstimate:
 
 
 def _writing(config: SynthesisConfig, domain: Domain, question: float, count: int, new: int) -> list[Stage]:
-    """The stages up to the responses to `count` questions of so many characters, `new` of which are asked for."""
+    """The stages up to the responses.
+
+    There are `count` questions with a mean of `question` characters; a model writes `new` of them.
+    """
     asked = _prompt(domain, "augment", EXAMPLES * question)
     rows = [_stage("questions", -(-new * 4 // (3 * AT_ONCE)), asked, AT_ONCE * TOKENS)]
     production = domain.file.responses

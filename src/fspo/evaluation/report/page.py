@@ -125,7 +125,7 @@ def _run(run_dir: Path, read: RunData, benchmark: str) -> dict[str, Any]:
 
 
 def _results(read: RunData, lead: str) -> dict[str, Any]:
-    """What was measured of which method, against which baseline."""
+    """The metrics of all methods, and the baseline they are compared with."""
     metrics, details = read.metrics, read.details
     return {
         "details": details,
