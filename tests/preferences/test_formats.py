@@ -273,6 +273,23 @@ def test_an_implicit_prompt_is_what_both_conversations_begin_with() -> None:
     assert from_trl_rows(rows).preferences == (Preference("ann", "why?", "so", "thus"),)
 
 
+@pytest.mark.parametrize("asked", ["why?", [message("user", "why?")]])
+def test_a_prompt_beside_single_messages_may_have_another_name(asked: Any) -> None:
+    answers = {"chosen": [message("assistant", "so")], "rejected": [message("assistant", "thus")]}
+    rows = [{"user": "ann", "instruction": asked, **answers}]
+    assert from_trl_rows(rows).preferences == (Preference("ann", "why?", "so", "thus"),)
+
+
+def test_openai_rows_are_read() -> None:
+    row = {
+        "user": "ann",
+        "input": {"messages": [message("user", "why?")], "tools": [], "parallel_tool_calls": True},
+        "preferred_output": [message("assistant", "so")],
+        "non_preferred_output": [message("assistant", "thus")],
+    }
+    assert from_trl_rows([row]).preferences == (Preference("ann", "why?", "so", "thus"),)
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [

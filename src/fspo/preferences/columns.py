@@ -18,10 +18,13 @@ NAMES: Mapping[str, tuple[str, ...]] = {
         *("labeler_id", "labeller", "worker", "worker_id", "person", "person_id", "participant", "participant_id"),
     ),
     "prompt": ("instruction", "question", "query", "input", "request", "user_prompt"),
-    "chosen": ("preferred", "chosen_response", "preferred_response", "response_chosen", "better"),
+    "chosen": (
+        *("preferred", "chosen_response", "preferred_response", "response_chosen", "better"),
+        "preferred_output",
+    ),
     "rejected": (
         *("dispreferred", "not_preferred", "rejected_response", "dispreferred_response", "response_rejected"),
-        "worse",
+        *("worse", "non_preferred_output"),
     ),
 }
 """fspo's name of a column -> other names for it, in small letters with underscores."""
@@ -57,7 +60,7 @@ class TableNames:
         Raises:
             DataError: several columns could be one of fspo's, or earlier rows have it under another name.
         """
-        key = (*row, isinstance(row.get("chosen"), list))
+        key = (*row, _holds_prompt(row))
         if key not in self._matched:
             named = self.named or {}
             there = {ours: theirs for ours, theirs in named.items() if theirs in row} if self.some else named
@@ -98,7 +101,7 @@ def match_columns(
     matched = dict(named or {})
     free = [name for name in found if name not in matched.values()]
     for ours, others in names.items():
-        if ours in matched or ours in free or (ours == "prompt" and isinstance(found.get("chosen"), list)):
+        if ours in matched or ours in free or (ours == "prompt" and _holds_prompt(found)):
             continue
         close = [name for name in free if _plain(name) == ours] or [name for name in free if _plain(name) in others]
         if len(close) > 1:
@@ -139,6 +142,12 @@ def time_column(columns: Iterable[str]) -> str:
     """The first column that says when a preference was given; the empty text where there is none."""
     by_name = {_plain(name): name for name in columns}
     return next((by_name[name] for name in TIME if name in by_name), "")
+
+
+def _holds_prompt(row: Mapping[str, Any]) -> bool:
+    """Whether the responses are whole conversations, and not one message each."""
+    chosen = row.get("chosen")
+    return isinstance(chosen, list) and len(chosen) > 1
 
 
 def _plain(name: str) -> str:

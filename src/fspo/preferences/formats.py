@@ -531,7 +531,9 @@ def _divide_conversations(row: dict[str, Any], file: str, number: int, implicit_
 
 
 def _as_list(value: Any) -> Any:
-    """A list of messages; some tables hold it as one list for each of their parts."""
+    """A list of messages; some tables hold it as one list for each of their parts, OpenAI's within an object."""
+    if isinstance(value, Mapping) and isinstance(value.get("messages"), list):
+        return value["messages"]
     if isinstance(value, Mapping) and value.keys() == {"role", "content"} and isinstance(value["role"], list):
         pairs = zip(value["role"], value["content"], strict=False)
         return [{"role": role, "content": content} for role, content in pairs]
