@@ -88,7 +88,7 @@ def test_a_mistake_is_one_sentence_that_names_it(tmp_path: Path, changes: dict[s
 
 
 def test_the_verbs_of_runs_refuse_a_study() -> None:
-    with pytest.raises(ConfigError, match=r"describes a study, .* `fspo study report"):
+    with pytest.raises(ConfigError, match=r"describes a study, .* `fspo study serve"):
         load_config(ROOT / "configs/study/paper.yaml")
 
 

@@ -210,7 +210,7 @@ def load_config(path: Path | None, overrides: Iterable[str] = (), output: Path |
     """
     settings = read_settings(path) if path is not None else Settings("the defaults")
     if settings.values.keys() >= _STUDY_KEYS:
-        proposed = command("fspo", "study", "report", path)
+        proposed = command("fspo", "study", "serve", path)
         raise ConfigError(f"{path} describes a study, not a run; use `fspo study`, such as `{proposed}`.")
     settings.override(overrides, every=("training", EVERY))
     if output is not None:

@@ -247,7 +247,7 @@ class Store(Preferences, SavedAnswers, Trainings):
         with self._write(owner) as session:
             row = row_named(session, KeyRow, key)
             if row is None:
-                raise DataError(f"The user has no key '{key}'. `fspo keys list` shows all keys.")
+                raise DataError(f"The user has no key '{key}'. `fspo keys list USER` shows all keys of a user.")
             session.delete(row)
             session.add(event_row(owner, "key.revoked", {"key": key}))
 
