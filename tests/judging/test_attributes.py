@@ -18,6 +18,7 @@ PROSE = "I think it is a wonderful film. The plot's ending surprised me."
         ("bullets", "- It is fine.\n- The cast is good.", "It is fine. The cast is good."),
         ("emoji", "It is fine. 🎬 ❤️", "It is fine."),
         ("exclamation", "It is fine! The cast is good!", "It is fine. The cast is good!"),
+        ("rarity", "Ephemeral, crepuscular melancholia.", "It is a film about a man and his dog."),
         ("first_person", "I'd say it moved me.", "It is moving."),
         ("formality", "Indeed, it is not for everyone.", "Honestly, it isn't for everyone, it's kinda slow."),
         (

@@ -20,6 +20,12 @@ def test_an_invalid_limit_is_an_error_that_names_its_option() -> None:
         parse_rate("often", "--request-rate")
 
 
+def test_every_limit_counts() -> None:
+    rates = RateLimits("9/hour;2/day")
+    waits = [rates.wait(Owner("ann"), "") for _ in range(3)]
+    assert waits[:2] == [0.0, 0.0] and waits[2] > 3600
+
+
 def test_requests_at_the_same_time_are_counted_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     def slow(self: MovingWindowRateLimiter, item: RateLimitItem, *ids: str) -> bool:
         found = test(self, item, *ids)

@@ -36,6 +36,8 @@ def test_defaults_hold_together_and_survive_json() -> None:
         ({"objective": "ipo", "label_smoothing": 0.1}, "ipo has none; choose dpo, robust-dpo, simpo"),
         ({"objective": "simpo", "length_weight": 0.1}, "simpo has none; choose dpo, hinge, ipo, robust-dpo"),
         ({"objective": "simpo", "reduction": "sum"}, "means per token"),
+        ({"objective": "mirrored-contrast", "contrast": "direction"}, "direction needs target: observer"),
+        ({"responses": 3}, "only the observer knows"),
         ({"keep_best": True}, "keep_best: nothing is evaluated within 100 steps"),
         ({"patience": 2, "evaluate_every": 101}, "patience: nothing is evaluated within 100 steps"),
     ],

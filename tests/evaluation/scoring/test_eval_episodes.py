@@ -26,8 +26,10 @@ def test_trials_are_a_function_of_dataset_and_seed() -> None:
 
 
 def test_swapped_shots_are_the_donors_and_touch_no_query() -> None:
-    for trial in build_trials(small_dataset("t"), CONFIG):
+    dataset = small_dataset("t")
+    for trial in build_trials(dataset, CONFIG):
         assert trial.swapped is not None
+        assert trial.swapped.description == dataset.users[trial.donor].description != trial.own.description
         assert {shot.user for shot in trial.swapped.shots} == {trial.donor} != {trial.user}
         assert trial.swapped.queries == trial.own.queries
         asked = {query.question_id for query in trial.own.queries}
