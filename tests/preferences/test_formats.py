@@ -280,6 +280,13 @@ def test_a_prompt_beside_single_messages_may_have_another_name(asked: Any) -> No
     assert from_trl_rows(rows).preferences == (Preference("ann", "why?", "so", "thus"),)
 
 
+def test_an_id_beside_whole_conversations_stays_one() -> None:
+    question = message("user", "why?")
+    answers = {"chosen": {"messages": [question, SAID[0]]}, "rejected": {"messages": [question, SAID[1]]}}
+    (row,) = from_trl_rows([{"user": "ann", "question": "q7", **answers}]).preferences
+    assert (row.question, row.prompt) == ("q7", "why?")
+
+
 def test_openai_rows_are_read() -> None:
     row = {
         "user": "ann",

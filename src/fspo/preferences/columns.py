@@ -147,6 +147,8 @@ def time_column(columns: Iterable[str]) -> str:
 def _holds_prompt(row: Mapping[str, Any]) -> bool:
     """Whether the responses are whole conversations, and not one message each."""
     chosen = row.get("chosen")
+    if isinstance(chosen, Mapping):
+        chosen = chosen.get("messages")
     return isinstance(chosen, list) and len(chosen) > 1
 
 

@@ -184,7 +184,7 @@ def _prepared(
     jury = jury_of(config, answer_judge(judge), {}, texts, people, endpoints, progress, impersonal=given.anybody)
     if not jury:
         why = "the rows name no users" if given.anybody else why
-        other = "" if dataset is not None else f", or the users' data with {option('data')}"
+        other = "" if dataset is not None or given.anybody else f", or the users' data with {option('data')}"
         raise ConfigError(
             f"Nobody can judge these answers ({why}); name a judge with {option('judge')}, such as the model of an "
             f"endpoint{other}."
