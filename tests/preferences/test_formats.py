@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -280,9 +281,16 @@ def test_a_prompt_beside_single_messages_may_have_another_name(asked: Any) -> No
     assert from_trl_rows(rows).preferences == (Preference("ann", "why?", "so", "thus"),)
 
 
-def test_an_id_beside_whole_conversations_stays_one() -> None:
+@pytest.mark.parametrize(
+    "held",
+    [
+        lambda messages: {"messages": messages},
+        lambda messages: {part: [said[part] for said in messages] for part in ("role", "content")},
+    ],
+)
+def test_an_id_beside_whole_conversations_stays_one(held: Callable[[list[dict[str, str]]], Any]) -> None:
     question = message("user", "why?")
-    answers = {"chosen": {"messages": [question, SAID[0]]}, "rejected": {"messages": [question, SAID[1]]}}
+    answers = {"chosen": held([question, SAID[0]]), "rejected": held([question, SAID[1]])}
     (row,) = from_trl_rows([{"user": "ann", "question": "q7", **answers}]).preferences
     assert (row.question, row.prompt) == ("q7", "why?")
 
@@ -313,6 +321,7 @@ def test_openai_rows_are_read() -> None:
         ({"chosen": [QUESTION, *SAID], "rejected": SAID}, "'chosen': both conversations must begin with the question"),
         ({"chosen": [QUESTION, SAID[0]], "rejected": [QUESTION, SAID[0]]}, "'rejected': the same text as chosen"),
         ({"chosen": ["so"]}, "'chosen': must hold messages"),
+        ({"chosen": {"role": ["assistant"], "content": None}}, "'chosen': must be text"),
         ({"chosen": [QUESTION]}, "'chosen': must be a message of the assistant, not of the role user"),
         ({"user_traits": "["}, "'traits': must be a JSON object"),
         ({"user": "\ud83d"}, "'user': holds half of a surrogate pair"),

@@ -10,7 +10,7 @@ from typing import Any
 from fspo.preferences.validation import ColumnsError, missing_columns
 from fspo.printing import column_option, nearest
 
-__all__ = ["NAMES", "TIME", "TableNames", "match_columns", "rename", "time_column"]
+__all__ = ["NAMES", "TIME", "TableNames", "as_messages", "match_columns", "rename", "time_column"]
 
 NAMES: Mapping[str, tuple[str, ...]] = {
     "user": (
@@ -144,11 +144,23 @@ def time_column(columns: Iterable[str]) -> str:
     return next((by_name[name] for name in TIME if name in by_name), "")
 
 
+def as_messages(value: Any) -> Any:
+    """The messages of an object: one of OpenAI's, or a table's that has a list for each part. Other values stay."""
+    if isinstance(value, Mapping) and isinstance(value.get("messages"), list):
+        return value["messages"]
+    if (
+        isinstance(value, Mapping)
+        and value.keys() == {"role", "content"}
+        and all(isinstance(part, list) for part in value.values())
+    ):
+        pairs = zip(value["role"], value["content"], strict=False)
+        return [{"role": role, "content": content} for role, content in pairs]
+    return value
+
+
 def _holds_prompt(row: Mapping[str, Any]) -> bool:
     """Whether the responses are whole conversations, and not one message each."""
-    chosen = row.get("chosen")
-    if isinstance(chosen, Mapping):
-        chosen = chosen.get("messages")
+    chosen = as_messages(row.get("chosen"))
     return isinstance(chosen, list) and len(chosen) > 1
 
 

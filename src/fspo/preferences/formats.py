@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from fspo.errors import DataError
 from fspo.files import to_json, writing
-from fspo.preferences.columns import NAMES, TableNames, rename
+from fspo.preferences.columns import NAMES, TableNames, as_messages, rename
 from fspo.preferences.conflicts import OnContradiction, OnDuplicate, Place, settle
 from fspo.preferences.dataset import (
     PreferenceDataset,
@@ -507,7 +507,7 @@ def _hh_messages(text: str) -> list[dict[str, str]]:
 
 def _divide_conversations(row: dict[str, Any], file: str, number: int, implicit_prompt: bool) -> dict[str, Any]:
     """The row with its responses as text, and its prompt as text or as the messages of a conversation."""
-    row = {name: _as_list(value) if name in _TEXTS else value for name, value in row.items()}
+    row = {name: as_messages(value) if name in _TEXTS else value for name, value in row.items()}
     chosen, rejected, prompt = row.get("chosen"), row.get("rejected"), row.get("prompt")
     if isinstance(chosen, list) and isinstance(rejected, list) and not isinstance(prompt, list):
         shared = _shared_start(chosen, rejected)
@@ -528,16 +528,6 @@ def _divide_conversations(row: dict[str, Any], file: str, number: int, implicit_
         if isinstance(row.get(column), list):
             row[column] = _only_answer(row[column], column, file, number)
     return row
-
-
-def _as_list(value: Any) -> Any:
-    """A list of messages; some tables hold it as one list for each of their parts, OpenAI's within an object."""
-    if isinstance(value, Mapping) and isinstance(value.get("messages"), list):
-        return value["messages"]
-    if isinstance(value, Mapping) and value.keys() == {"role", "content"} and isinstance(value["role"], list):
-        pairs = zip(value["role"], value["content"], strict=False)
-        return [{"role": role, "content": content} for role, content in pairs]
-    return value
 
 
 def _shared_start(one: Sequence[Any], other: Sequence[Any]) -> int:
